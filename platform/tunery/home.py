@@ -1,0 +1,43 @@
+"""Where the embedded state lives: `TUNERY_HOME`, by default `~/.tunery`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders of the embedded state. Nothing is created until it is written to."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> Home:
+        return cls(Path(os.environ.get("TUNERY_HOME") or Path.home() / ".tunery").expanduser().resolve())
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run: see `tunery.runs`."""
+        return self.root / "runs"
+
+    @property
+    def cache(self) -> Path:
+        """Token files and downloads; safe to delete while nothing runs."""
+        return self.root / "cache"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts: adapters, specs, plans."""
+        return self.root / "artifacts"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's database (sqlite)."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def study_storage_url(self) -> str:
+        """Optuna's database (sqlite)."""
+        return f"sqlite:///{self.root / 'optuna.db'}"

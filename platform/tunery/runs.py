@@ -1,0 +1,173 @@
+"""A run as it lies on disk: the plan it came from and the state it is in.
+
+    TUNERY_HOME/runs/<run_id>/
+        plan.json            the compiled plan, written once by the client
+        state.json           RunState, replaced whole by the driver at every change worth showing
+        driver.lock          held (flock) by the driver while it lives: nobody else may drive the run
+        stop                 its presence asks the driver to stop
+        logs/driver.log      what the driver and Ray print;  logs/<study>/<number>.log  one trial
+        tune/<study>/        Ray Tune's experiment state (what a restart restores from)
+        checkpoints/<study>/<number>/
+        adapters/<study>/<number>/
+        spool/               tracking entries not yet in MLflow
+
+No heavy import: the client reads states with it, and the driver writes them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunery.errors import ConflictError, NotFoundError
+
+TrialStatus = Literal["waiting", "running", "finished", "pruned", "failed", "stopped"]
+StudyStatus = Literal["waiting", "running", "finished", "failed", "stopped"]
+RunStatus = Literal["starting", "running", "finished", "failed", "stopped", "interrupted"]
+
+Value = str | int | float | bool | None
+
+
+class _State(BaseModel):
+    # Stored data is read leniently: a newer driver may have written fields this client does not know.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class TrialState(_State):
+    """One trial, as last heard of."""
+
+    number: int
+    """Optuna's trial number, from 0."""
+    status: TrialStatus = "waiting"
+    config: Mapping[str, Value] = Field(default_factory=dict)
+    """The draw: dotted path -> value."""
+    pack: str = ""
+    """The pack whose seat it has; empty while it waits."""
+    epoch: float = 0.0
+    epochs: int = 0
+    step: int = 0
+    steps: int = 0
+    objective: float | None = None
+    """Its best so far, in the task's own direction."""
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    """All metrics at that best evaluation, by the task's names, and `loss`."""
+    examples_per_s: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    """Seconds since the epoch."""
+    error: str = ""
+
+
+class StudyState(_State):
+    """One study: a task in a matrix cell."""
+
+    name: str
+    task: str
+    cell: Mapping[str, Value] = Field(default_factory=dict)
+    status: StudyStatus = "waiting"
+    objective: str = ""
+    """Name of the metric."""
+    planned: int = 0
+    """Trials asked for."""
+    trials: tuple[TrialState, ...] = ()
+    best: int | None = None
+    """Number of the best trial."""
+    model: str | None = None
+    model_version: str | None = None
+    champion: bool | None = None
+    """Whether this run's version holds the alias now; None before the gate has decided."""
+    verdict: str = ""
+    """What the gate said and why."""
+    error: str = ""
+
+
+class RunState(_State):
+    """One run."""
+
+    run_id: str
+    name: str
+    status: RunStatus = "starting"
+    phase: str = ""
+    """What it is doing, in words: 'starting Ray', 'tokenising cola', ..."""
+    tracking_uri: str = ""
+    studies: tuple[StudyState, ...] = ()
+    started_at: float = 0.0
+    updated_at: float = 0.0
+    ended_at: float | None = None
+    error: str = ""
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.run_id = root.name
+
+    @property
+    def plan_file(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def state_file(self) -> Path:
+        return self.root / "state.json"
+
+    @property
+    def stop_file(self) -> Path:
+        return self.root / "stop"
+
+    @property
+    def driver_log(self) -> Path:
+        return self.root / "logs" / "driver.log"
+
+    def trial_log(self, study: str, number: int) -> Path:
+        return self.root / "logs" / study / f"{number}.log"
+
+    def checkpoints(self, study: str, number: int) -> Path:
+        return self.root / "checkpoints" / study / str(number)
+
+    def adapter(self, study: str, number: int) -> Path:
+        return self.root / "adapters" / study / str(number)
+
+    def state(self) -> RunState:
+        """The state as last written. NotFoundError where there is none yet."""
+        try:
+            return RunState.model_validate_json(self.state_file.read_bytes())
+        except FileNotFoundError:
+            raise NotFoundError(f"no state in {self.root}: the run has not started") from None
+
+    def write_state(self, state: RunState) -> None:
+        write_whole(self.state_file, state.model_dump_json(indent=1).encode())
+
+    def driven(self) -> bool:
+        """Whether a driver lives: the lock goes with its process, however that ended."""
+        try:
+            with self.lock():
+                return False
+        except ConflictError:
+            return True
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the run's driver. ConflictError where another process is."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "driver.lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConflictError(f"run {self.run_id} has a driver already") from None
+            yield
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,19 @@
+"""Errors of the places where things are kept."""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """Something could not be read or written; the message names the place."""
+
+
+class DataError(StorageError):
+    """Rows that cannot be used: the message names file and line, what was got and what is known."""
+
+
+class ChecksumError(StorageError):
+    """A file whose content is not what its manifest says."""
+
+
+class RegistryError(StorageError):
+    """The model registry refused, or does not have what was asked for."""

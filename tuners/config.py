@@ -1,0 +1,45 @@
+"""How a seat is trained, whatever the method. Torch-free: the client validates specs with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """Strict and immutable: unknown keys are errors, and a value is what it was at creation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TunerConfig(Frozen):
+    """Base of every method's configuration (`tuners/<method>/config.py` names its class `Config`)."""
+
+    method: str
+    """The folder's name under `tuners/`."""
+
+
+class TrainConfig(Frozen):
+    """The training loop of one seat."""
+
+    learning_rate: float = Field(3e-4, gt=0, le=1e30)
+    """Peak rate of AdamW. No sensible upper end is enforced: a rate that diverges is a failed trial, not a bad spec."""
+    epochs: int = Field(3, ge=1, le=10_000)
+    batch_size: int = Field(32, ge=1, le=65_536)
+    """Examples an optimiser step (times `accumulation`)."""
+    accumulation: int = Field(1, ge=1, le=4096)
+    """Micro-batches an optimiser step: the effective batch is `batch_size * accumulation`."""
+    max_length: int = Field(128, ge=2, le=131_072)
+    """Tokens after which an input is cut (the longer text of a pair first)."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Course of the rate after the warm-up; linear and cosine end at 0."""
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    """Share of all steps over which the rate rises linearly from 0."""
+    weight_decay: float = Field(0.0, ge=0, le=10)
+    """AdamW's decoupled decay, on every trained weight that is not a bias."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest L2 norm of a seat's gradient."""
+    seed: int = Field(42, ge=0, lt=2**32)
+    """Of the seat's own streams: initial weights, data order, dropout."""
+    evaluations_per_epoch: int = Field(1, ge=1, le=1000)

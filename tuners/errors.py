@@ -1,0 +1,15 @@
+"""Errors of the tuning methods and the engine."""
+
+from __future__ import annotations
+
+
+class TunerError(Exception):
+    """A configuration that cannot be trained on this base; the message says what would fit."""
+
+
+class SeatError(TunerError):
+    """A seat that cannot join, or is not there."""
+
+
+class ExportError(TunerError):
+    """An adapter that cannot be written or does not read back as it was."""
