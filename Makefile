@@ -1,0 +1,59 @@
+# make setup        a virtual environment in .venv with every package at its pinned version
+# make quickstart   the main job on this machine: a sweep, its champion, six predictions
+# make test         the tests (TEST_ARGS='-k spec' narrows them)
+# make check        formatting, lint, import rows, types
+# make fmt          put the formatting right
+# make bench        the rivals' benchmark, small (BENCH_ARGS overrides its size)
+# PYTHON=... names the interpreter that set-up uses; it must be Python 3.11 or later.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+PYTHON ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup check test fmt bench quickstart
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+# A shim may be on the PATH without a working interpreter behind it, and some systems ship Python without
+# ensurepip: so each candidate is run, not only found.
+$(STAMP): pyproject.toml constraints.txt
+	@if [ ! -x $(BIN)/python ]; then \
+	  for candidate in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      found="$$candidate"; break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "make setup: no Python 3.11 or later with the modules venv and ensurepip was found." >&2; \
+	    echo "Install one (on Debian and Ubuntu: python3 and python3-venv), or name one: make setup PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "make setup: $(VENV) from $$found"; \
+	  "$$found" -m venv $(VENV); \
+	fi
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: setup
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+fmt: setup
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m benchmarks.rivals $(BENCH_ARGS)
+
+quickstart: setup
+	$(BIN)/platform submit specs/quickstart.yaml
