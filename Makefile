@@ -23,6 +23,7 @@ setup: $(STAMP)
 # ensurepip: so each candidate is run, not only found.
 $(STAMP): pyproject.toml constraints.txt
 	@if [ ! -x $(BIN)/python ]; then \
+	  found=; \
 	  for candidate in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
 	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	      found="$$candidate"; break; \
@@ -34,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    exit 1; \
 	  fi; \
 	  echo "make setup: $(VENV) from $$found"; \
-	  "$$found" -m venv $(VENV); \
+	  "$$found" -m venv $(VENV) || exit 1; \
 	fi
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
