@@ -1,0 +1,1 @@
+"""The command line: one file a command. See `tunery.cli.app` for how a command is added."""

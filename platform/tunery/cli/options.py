@@ -1,0 +1,40 @@
+"""Arguments and options that several commands share, so that they are named and explained alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunery.cli.output import Format
+
+SpecArgument = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="The spec: a YAML or JSON file.", show_default=False)
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, or its name if that is enough.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the spec: a dotted path and a YAML value, as in --set train.epochs=1. Repeatable.",
+        show_default=False,
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        help="The profile of ~/.config/tunery/config.toml to use.",
+        show_default="its default, or 'local'",
+    ),
+]
+OutputOption = Annotated[
+    Format,
+    typer.Option("--output", "-o", help="json: one JSON document on stdout and nothing else there.", show_default=True),
+]
