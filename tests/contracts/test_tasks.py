@@ -1,0 +1,74 @@
+"""What every task keeps to: a new one is tested by being there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tuners.config import TrainConfig
+from tunery import tasks
+from tunery.tasks import Task
+from tunery.tasks.metrics import objective, score
+
+
+@pytest.fixture(params=tasks.names())
+def task(request: pytest.FixtureRequest) -> Task:
+    return tasks.get(request.param)
+
+
+def perfect(task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    if task.kind == "regression":
+        labels = np.linspace(0, 5, 11)
+        logits = labels[:, None].astype(np.float32)
+    else:
+        labels = np.arange(11) % len(task.labels)
+        logits = np.eye(len(task.labels), dtype=np.float32)[labels]
+    return {split.name: (logits, labels) for split in task.eval_splits}
+
+
+def test_names_and_columns_are_distinct(task: Task) -> None:
+    columns = [column for column in (task.text, task.text_pair, task.label) if column is not None]
+    assert len(set(columns)) == len(columns)
+    splits = [task.train_split, *(split.name for split in task.eval_splits)]
+    assert len(set(splits)) == len(splits)
+    assert len(set(task.metrics)) == len(task.metrics)
+    assert len(set(task.labels)) == len(task.labels)
+    assert (task.kind == "regression") == (task.labels == ())
+
+
+def test_it_can_be_found(task: Task) -> None:
+    assert task.generate or task.hub is not None
+    assert task.folder
+    assert task.title
+    assert task.tokens_per_example > 1
+    assert set(task.rows) == {task.train_split, *(split.name for split in task.eval_splits)}
+
+
+def test_the_objective_is_computed_from_splits_that_are_always_there(task: Task) -> None:
+    certain = {metric for split in task.eval_splits if not split.optional for metric in split.metrics}
+    assert set(task.objective) <= certain
+    assert task.objective
+
+
+def test_perfect_predictions_score_best_and_all_metrics_are_there(task: Task) -> None:
+    metrics = score(task, perfect(task))
+    assert set(metrics) == set(task.metrics)
+    assert objective(task, metrics) == pytest.approx(1.0)
+
+
+def test_worse_predictions_score_worse_in_the_tasks_direction(task: Task) -> None:
+    best = objective(task, score(task, perfect(task)))
+    spoilt = {name: (np.roll(logits, 1, axis=0), labels) for name, (logits, labels) in perfect(task).items()}
+    worse = objective(task, score(task, spoilt))
+    assert worse < best if task.direction == "maximise" else worse > best
+
+
+def test_its_defaults_are_valid_training_settings(task: Task) -> None:
+    fields = {path.removeprefix("train."): value for path, value in task.defaults.items()}
+    assert all(path.startswith("train.") for path in task.defaults)
+    TrainConfig.model_validate(fields)
+
+
+def test_its_examples_have_as_many_texts_as_its_rows(task: Task) -> None:
+    assert task.examples
+    assert all((pair is None) == (task.text_pair is None) for _, pair in task.examples)
