@@ -7,6 +7,7 @@ With `-o json` stdout holds exactly one JSON document, also when the command fai
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -23,9 +24,9 @@ from rich.table import Table
 from rich.text import Text
 
 from storage.errors import StorageError
+from tuners.errors import TunerError
 from tunery.errors import SpecError, TuneryError
 from tunery.home import Home
-from tuners.errors import TunerError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -114,7 +115,7 @@ def _plain(value: object) -> object:
 def asks_for_json(argv: Sequence[str]) -> bool:
     """Whether `-o json` stands on the command line: known before parsing, because parsing can fail too."""
     words = list(argv[: list(argv).index("--")] if "--" in argv else argv)
-    values = [after for word, after in zip(words, words[1:], strict=False) if word in ("-o", "--output")]
+    values = [after for word, after in itertools.pairwise(words) if word in ("-o", "--output")]
     values += [word.removeprefix("--output=") for word in words if word.startswith("--output=")]
     values += [word.removeprefix("-o") for word in words if word.startswith("-o") and word != "-o"]
     return Format.JSON in values

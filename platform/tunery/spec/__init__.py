@@ -1,0 +1,38 @@
+"""The spec: its schema, its search space, and reading it from a file with the places of its mistakes."""
+
+from __future__ import annotations
+
+from tunery.spec.space import Choice, IntUniform, LogUniform, Range, Uniform, Value
+from tunery.spec.types import (
+    API_VERSION,
+    AnyTuner,
+    DataSpec,
+    ModelSpec,
+    PrunerSpec,
+    RegistrySpec,
+    Resources,
+    SamplerSpec,
+    SearchSpec,
+    Spec,
+    TrackingSpec,
+)
+
+__all__ = [
+    "API_VERSION",
+    "AnyTuner",
+    "Choice",
+    "DataSpec",
+    "IntUniform",
+    "LogUniform",
+    "ModelSpec",
+    "PrunerSpec",
+    "Range",
+    "RegistrySpec",
+    "Resources",
+    "SamplerSpec",
+    "SearchSpec",
+    "Spec",
+    "TrackingSpec",
+    "Uniform",
+    "Value",
+]
