@@ -3,7 +3,7 @@
     TUNERY_HOME/runs/<run_id>/
         plan.json            the compiled plan, written once by the client
         state.json           RunState, replaced whole by the driver at every change worth showing
-        driver.lock          held (flock) by the driver while it lives: nobody else may drive the run
+        driver.lock          held (flock) by the driver while it lives: nobody else may drive the run; holds its pid
         stop                 its presence asks the driver to stop
         logs/driver.log      what the driver and Ray print;  logs/<study>/<number>.log  one trial
         tune/<study>/        Ray Tune's experiment state (what a restart restores from)
@@ -19,9 +19,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +32,13 @@ StudyStatus = Literal["waiting", "running", "finished", "failed", "stopped"]
 RunStatus = Literal["starting", "running", "finished", "failed", "stopped", "interrupted"]
 
 Value = str | int | float | bool | None
+
+ENDED: frozenset[RunStatus] = frozenset({"finished", "failed", "stopped", "interrupted"})
+"""Statuses of a run that nothing works on."""
+
+LOCK_FD = "TUNERY_LOCK_FD"
+"""Environment variable with which a client hands the driver it starts a lock that it already holds: so there is no
+moment in which a started run has no driver, however long the driver takes to import what it needs."""
 
 
 class _State(BaseModel):
@@ -145,24 +152,102 @@ class RunFolder:
     def write_state(self, state: RunState) -> None:
         write_whole(self.state_file, state.model_dump_json(indent=1).encode())
 
+    def current(self, *, name: str = "") -> RunState:
+        """The state as it is: one that says it goes on while no driver lives is `interrupted`, or `stopped` if asked.
+
+        `name` is the run's name for a run whose driver has written nothing yet.
+        """
+        # The order matters: a driver writes its last state before it lets the lock go, so a state read after the
+        # lock was seen free is the last one.
+        driven = self.driven()
+        try:
+            state = self.state()
+        except NotFoundError:
+            state = RunState(run_id=self.run_id, name=name)
+        if driven or state.status in ENDED:
+            return state
+        return state.model_copy(update={"status": "stopped" if self.stop_file.exists() else "interrupted"})
+
     def driven(self) -> bool:
         """Whether a driver lives: the lock goes with its process, however that ended."""
         try:
-            with self.lock():
-                return False
-        except ConflictError:
-            return True
+            with self._lock_file.open("r") as handle:
+                return not _try_lock(handle, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
+    def driver_pid(self) -> int | None:
+        """The process that drives the run, or None where nobody does."""
+        if not self.driven():
+            return None
+        with suppress(ValueError):
+            return int(self._lock_file.read_text().partition("\n")[0])
+        return None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the run's driver. ConflictError where another process is."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "driver.lock").open("w") as handle:
+        """Be the run's driver. ConflictError where another process is.
+
+        A lock handed over by the process that started this one (`LOCK_FD`) is taken on as it is.
+        """
+        with self._inherited() or self.take_lock() as handle:
+            # Ray's processes must not keep the lock when this one has died.
+            os.set_inheritable(handle.fileno(), False)
+            self.note_driver(handle, os.getpid())
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConflictError(f"run {self.run_id} has a driver already") from None
-            yield
+                yield
+            finally:
+                # Closing would not do where a forked child still holds a copy of the handle.
+                fcntl.flock(handle, fcntl.LOCK_UN)
+
+    def take_lock(self) -> IO[str]:
+        """The lock's handle, locked: for a client that hands it to the driver it starts, and then closes its own.
+
+        ConflictError where a driver holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle = self._lock_file.open("a+")
+        # Whoever asks `driven` holds a shared lock for a moment: only an exclusive one is a driver's.
+        while not _try_lock(handle, fcntl.LOCK_EX):
+            if not _try_lock(handle, fcntl.LOCK_SH):
+                handle.close()
+                raise ConflictError(f"run {self.run_id} has a driver already")
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        return handle
+
+    def note_driver(self, handle: IO[str], pid: int) -> None:
+        """Write beside the lock, whose handle it is, which process drives the run."""
+        handle.truncate(0)
+        handle.write(f"{pid}\n")
+        handle.flush()
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.root / "driver.lock"
+
+    def _inherited(self) -> IO[str] | None:
+        number = os.environ.pop(LOCK_FD, "")
+        try:
+            here, there = os.fstat(int(number)), self._lock_file.stat()
+        except (OSError, ValueError):
+            return None
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            return None
+        return os.fdopen(int(number), "a+")
+
+
+def _try_lock(handle: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def run_folders(runs: Path) -> tuple[RunFolder, ...]:
+    """All runs of a home (`Home.runs`), the newest first."""
+    plans = sorted(runs.glob("*/plan.json"), key=lambda plan: (-plan.stat().st_mtime, plan.parent.name))
+    return tuple(RunFolder(plan.parent) for plan in plans)
 
 
 def write_whole(path: Path, content: bytes) -> None:
