@@ -1,0 +1,345 @@
+"""The driver of one run: `python -m tunery.cluster.driver RUN_FOLDER [--profile NAME]`.
+
+Starts Ray, the desk, the packs and the studies; follows the desk's events into the run's state and the tracker; ends
+each study with its best adapter in the registry. Started again on the same folder it goes on where the run was.
+
+Exit codes: 0 every study finished, 5 at least one failed, 130 stopped on request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import ray
+from ray.actor import ActorHandle
+
+from storage.errors import StorageError
+from tunery.cluster import sampler
+from tunery.cluster.desk import Desk
+from tunery.cluster.ledger import Ledger
+from tunery.cluster.messages import Known, StudyData
+from tunery.cluster.packs import PackOrder, Resources, host
+from tunery.cluster.promotion import Promoter
+from tunery.cluster.recorder import Recorder, known_reports
+from tunery.cluster.studies import StudyOrder, run_study
+from tunery.errors import TuneryError
+from tunery.home import Home
+from tunery.plan import Plan, Study
+from tunery.profile import Profile, load_profile
+from tunery.runs import RunFolder
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 5
+EXIT_STOPPED = 130
+PREPARATIONS = 2
+"""Studies tokenised at once: each takes a process of its own with a tokenizer in it."""
+STATE_INTERVAL_S = 0.3
+STOP_GRACE_S = 60.0
+"""Within which the packs write their last checkpoints when the run is asked to stop."""
+
+
+@ray.remote(num_cpus=0, max_retries=2)
+def prepare_study(study: Study, cache: Path) -> StudyData:
+    """`data.prepare` in a process of its own: it loads a tokenizer, the driver does not."""
+    from tunery.cluster.data import prepare
+
+    return prepare(study, cache)
+
+
+@dataclass
+class Driver:
+    """One run from start to end."""
+
+    folder: RunFolder
+    plan: Plan
+    home: Home
+    profile: Profile
+    ledger: Ledger
+    recorder: Recorder
+    _preparing: dict[ray.ObjectRef, Study] = field(default_factory=dict)
+    _studying: dict[ray.ObjectRef, Study] = field(default_factory=dict)
+    _hosting: dict[ray.ObjectRef, PackOrder] = field(default_factory=dict)
+    _data: dict[str, StudyData] = field(default_factory=dict)
+    _cursor: int = 0
+    _stop: bool = False
+    _written: float = 0.0
+
+    def run(self) -> int:
+        """Drive to the end; the exit code."""
+        self._phase("starting Ray")
+        sampler.create_ledger(self.profile.study_storage_url)
+        with self._ray():
+            self.desk: ActorHandle = (
+                ray.remote(Desk).options(num_cpus=0, max_concurrency=10_000, name="desk").remote()
+            )
+            self._start_packs()
+            self._waiting = [s for s in self.plan.studies if self.ledger.study(s.name).status != "finished"]
+            self._phase("reading and tokenising the data")
+            while (self._waiting or self._preparing or self._studying) and not self._asked_to_stop():
+                self._turn()
+            if self._stop:
+                return self._go_home()
+            ray.get(self.desk.close.remote())
+            ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
+        failed = [study.name for study in self.ledger.state.studies if study.status == "failed"]
+        self._end("failed" if failed else "finished", f"failed: {', '.join(failed)}" if failed else "")
+        return EXIT_FAILED if failed else 0
+
+    # -- Ray ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _ray(self) -> Iterator[None]:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
+        ray.init(
+            address=self.profile.ray or "local",
+            num_cpus=None if self.profile.ray else (self.profile.cpus or os.cpu_count()),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            namespace=self.plan.run_id,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+    def _start_packs(self) -> None:
+        wanted = self.plan.spec.resources
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        bases = {base_key(study): study for study in self.plan.studies}
+        packs = len(bases) * wanted.packs * wanted.workers
+        for base, study in bases.items():
+            for number in range(wanted.packs):
+                order = PackOrder(
+                    pack=f"pack-{len(self._hosting)}" if len(bases) > 1 else f"pack-{number}",
+                    base_key=base,
+                    model_id=study.model.id,
+                    revision=study.model.revision,
+                    quantisation=study.tuner.quantisation,
+                    dtype=study.model.dtype,
+                    capacity=wanted.seats,
+                    threads=max(1, cores // packs),
+                    run=self.folder.root,
+                    desk=self.desk,
+                )
+                share = Resources(wanted.workers, min(wanted.cpus_per_worker, cores / packs), wanted.gpus_per_worker)
+                self._hosting[host.remote(order, share, self.folder.root / "train")] = order
+
+    # -- one turn ----------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        while self._waiting and len(self._preparing) < PREPARATIONS:
+            study = self._waiting.pop(0)
+            self._preparing[prepare_study.remote(study, self.home.cache)] = study
+        self._follow(wait_s=0.5)
+        refs = [*self._preparing, *self._studying, *self._hosting]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        for ref in ready:
+            if ref in self._preparing:
+                self._start_study(self._preparing.pop(ref), ref)
+            elif ref in self._studying:
+                self._finish_study(self._studying.pop(ref), ref)
+            else:
+                self._lose_pack(self._hosting.pop(ref), ref)
+        self._write_state()
+
+    def _follow(self, *, wait_s: float) -> None:
+        """Take in what happened at the desk."""
+        news = ray.get(self.desk.events.remote(self._cursor, wait_s=wait_s))
+        self._cursor = news.upto
+        for pack, event in news.events:
+            if isinstance(event, Known):
+                self._recall(event)
+            else:
+                self.ledger.apply(pack, event)
+                self.recorder.record(event)
+
+    def _recall(self, known: Known) -> None:
+        name = known.name
+        if self.ledger.ended(name.study, name.number):
+            return
+        reports = known_reports(self.folder, name)
+        self.ledger.know(known, reports)
+        self.recorder.recall(known, reports)
+
+    def _start_study(self, study: Study, ref: ray.ObjectRef) -> None:
+        try:
+            data = self._data[study.name] = ray.get(ref)
+        except Exception as error:
+            self._fail_study(study, error)
+            return
+        self.recorder.study_started(self.plan, study, data)
+        order = StudyOrder(
+            study=study,
+            base=base_key(study),
+            data=data,
+            ledger_url=self.profile.study_storage_url,
+            ledger_name=f"{self.plan.run_id}/{study.name}",
+            seats=self.plan.spec.resources.seats * self.plan.spec.resources.packs,
+            storage_path=self.folder.root / "tune",
+            desk=self.desk,
+        )
+        self._studying[run_study.remote(order)] = study
+        self.ledger.update_study(study.name, status="running")
+        self._phase("training")
+
+    def _finish_study(self, study: Study, ref: ray.ObjectRef) -> None:
+        self._follow(wait_s=0.0)
+        try:
+            ray.get(ref)
+        except Exception as error:
+            ray.get(self.desk.abandon.remote(study.name))
+            self._follow(wait_s=0.0)
+            self._fail_study(study, error)
+            return
+        state = self.ledger.study(study.name)
+        if state.best is None:
+            reasons = sorted({trial.error for trial in state.trials if trial.error})
+            self._fail_study(study, TuneryError(f"every trial failed: {'; '.join(reasons)}"))
+            return
+        self._phase(f"registering the best adapter of {study.name}")
+        try:
+            outcome = Promoter(self.folder, self.plan, self.profile, self.recorder).promote(
+                study, self._data[study.name], state
+            )
+        except (TuneryError, StorageError) as error:
+            self._fail_study(study, error)
+            return
+        self.ledger.update_study(
+            study.name,
+            status="finished",
+            model=outcome.model,
+            model_version=outcome.version,
+            champion=outcome.champion,
+            verdict=outcome.verdict,
+        )
+        self.recorder.study_ended(study.name, "FINISHED")
+        self._phase("training" if self._studying else "")
+
+    def _fail_study(self, study: Study, error: BaseException) -> None:
+        log.error("study %s failed", study.name, exc_info=error)
+        cause = getattr(error, "cause", None) or error
+        self.ledger.update_study(study.name, status="failed", error=f"{cause}")
+        self.recorder.study_ended(study.name, "FAILED")
+
+    def _lose_pack(self, order: PackOrder, ref: ray.ObjectRef) -> None:
+        try:
+            why = ray.get(ref)
+        except Exception as error:
+            log.exception("the host of %s died", order.pack)
+            why = str(error)
+            ray.get(self.desk.lose_pack.remote(order.pack))
+        log.error("pack %s was given up: %s", order.pack, why)
+        if not any(other.base_key == order.base_key for other in self._hosting.values()):
+            ray.get(self.desk.give_up_base.remote(order.base_key, why))
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def ask_to_stop(self, signum: int, _: FrameType | None) -> None:
+        """Signal handler."""
+        log.warning("asked to stop by signal %d", signum)
+        self._stop = True
+
+    def _asked_to_stop(self) -> bool:
+        self._stop = self._stop or self.folder.stop_file.exists()
+        return self._stop
+
+    def _go_home(self) -> int:
+        """Stop: no new trials, a checkpoint of every seat, states that say so. `resume` goes on from there."""
+        self._phase("stopping")
+        for ref in [*self._studying, *self._preparing]:
+            ray.cancel(ref, force=True)
+        ray.get(self.desk.close.remote())
+        ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
+        self._follow(wait_s=0.0)
+        now = time.time()
+        for study, trial in list(self.ledger.running()):
+            self.ledger.end(study, trial.number, "stopped", "the run was asked to stop", now)
+            self.recorder.trial_stopped(study, trial.number)
+        for state in self.ledger.state.studies:
+            if state.status in ("waiting", "running"):
+                self.ledger.update_study(state.name, status="stopped")
+                self.recorder.study_ended(state.name, "KILLED")
+        self._end("stopped", "")
+        return EXIT_STOPPED
+
+    def _end(self, status: str, error: str) -> None:
+        self._phase("sending the last metrics to MLflow")
+        problem = self.recorder.close()
+        if problem:
+            error = "; ".join(filter(None, [error, f"metrics are still in the spool: {problem}"]))
+        self.ledger.update(status=status, error=error, ended_at=time.time(), phase="")
+        self._write_state(force=True)
+
+    def _phase(self, phase: str) -> None:
+        self.ledger.update(phase=phase)
+        self._write_state(force=True)
+
+    def _write_state(self, *, force: bool = False) -> None:
+        now = time.time()
+        if force or now - self._written > STATE_INTERVAL_S:
+            self._written = now
+            self.ledger.update(updated_at=now)
+            self.folder.write_state(self.ledger.state)
+
+
+def base_key(study: Study) -> str:
+    """Studies with the same key can share a pack."""
+    model = study.model
+    return f"{model.id}@{model.revision or ''}|{study.tuner.quantisation}|{model.dtype}"
+
+
+def open_driver(folder: RunFolder, home: Home, profile: Profile) -> Driver:
+    """The driver of a run folder, new or begun before."""
+    plan = Plan.model_validate_json(folder.plan_file.read_bytes())
+    now = time.time()
+    ledger = Ledger.begin(plan, tracking_uri=profile.tracking_uri, now=now)
+    if folder.state_file.exists():
+        before = folder.state()
+        # What had failed or was stopped is tried again; what is finished stays.
+        studies = [s if s.status == "finished" else s.model_copy(update={"status": "waiting", "error": ""})
+                   for s in before.studies]  # fmt: skip
+        ledger = Ledger(before.model_copy(update={"studies": tuple(studies), "ended_at": None, "error": ""}))
+    ledger.update(status="running")
+    folder.stop_file.unlink(missing_ok=True)
+    return Driver(folder, plan, home, profile, ledger, Recorder(folder, home, profile))
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="tunery.cluster.driver")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--profile", default=None)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    home = Home.from_environment()
+    folder = RunFolder(arguments.folder.resolve())
+    with folder.lock():
+        driver = open_driver(folder, home, load_profile(arguments.profile, home))
+        signal.signal(signal.SIGTERM, driver.ask_to_stop)
+        signal.signal(signal.SIGINT, driver.ask_to_stop)
+        try:
+            return driver.run()
+        except BaseException as error:
+            log.exception("the driver failed")
+            driver.ledger.update(status="failed", error=f"{type(error).__name__}: {error}", ended_at=time.time())
+            folder.write_state(driver.ledger.state)
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""RunState from events: what the driver knows of a run, as the client will read it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tunery.cluster.messages import (
+    Ending,
+    Event,
+    Failed,
+    Joined,
+    Known,
+    Left,
+    Progressed,
+    Report,
+    Reported,
+    Seated,
+)
+from tunery.plan import Plan
+from tunery.runs import RunState, StudyState, TrialState
+from tunery.tasks import get
+
+
+@dataclass
+class Ledger:
+    """Folds the desk's events into the state of a run."""
+
+    state: RunState
+    _trials: dict[str, dict[int, TrialState]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._trials = {study.name: {t.number: t for t in study.trials} for study in self.state.studies}
+
+    @classmethod
+    def begin(cls, plan: Plan, *, tracking_uri: str, now: float) -> Ledger:
+        """The state of a run before its first event."""
+        studies = tuple(
+            StudyState(
+                name=study.name,
+                task=study.task,
+                cell=study.cell,
+                objective=get(study.task).objective_name,
+                planned=study.search.trials,
+            )
+            for study in plan.studies
+        )
+        return cls(
+            RunState(
+                run_id=plan.run_id, name=plan.spec.name, tracking_uri=tracking_uri, studies=studies, started_at=now
+            )
+        )
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def study(self, name: str) -> StudyState:
+        return next(study for study in self.state.studies if study.name == name)
+
+    def trial(self, study: str, number: int) -> TrialState | None:
+        return self._trials[study].get(number)
+
+    def ended(self, study: str, number: int) -> bool:
+        trial = self.trial(study, number)
+        return trial is not None and trial.status in ("finished", "pruned", "failed")
+
+    def running(self) -> Iterable[tuple[str, TrialState]]:
+        """The trials that have begun and not ended."""
+        for study, trials in self._trials.items():
+            yield from ((study, trial) for trial in trials.values() if trial.status in ("waiting", "running"))
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def update(self, **changes: object) -> None:
+        self.state = self.state.model_copy(update=changes)
+
+    def update_study(self, name: str, **changes: object) -> None:
+        self.update(
+            studies=tuple(
+                study.model_copy(update=changes) if study.name == name else study for study in self.state.studies
+            )
+        )
+
+    def apply(self, pack: str, event: Event) -> None:
+        """Take one event in."""
+        match event:
+            case Joined(order, at_ms):
+                name = order.name
+                if self.trial(name.study, name.number) is None:
+                    self._put(name.study, TrialState(number=name.number, config=order.draw, started_at=at_ms / 1000))
+                else:
+                    self._change(name.study, name.number, status="waiting", pack="", ended_at=None, error="")
+                self.update_study(name.study, status="running")
+            case Seated(name, step, _):
+                self._change(name.study, name.number, status="running", pack=pack, step=step)
+            case Progressed(name, step, steps, epoch, rate):
+                self._change(name.study, name.number, step=step, steps=steps, epoch=epoch, examples_per_s=rate)
+            case Reported(name, report):
+                self.report(name.study, name.number, report)
+            case Failed(name, reason, _):
+                self._change(name.study, name.number, error=reason)
+            case Left(name, ending, reason, at_ms):
+                self.end(name.study, name.number, ending, reason, at_ms / 1000)
+            case Known():
+                raise AssertionError("the driver looks a known trial up before it ends it here")
+
+    def report(self, study: str, number: int, report: Report) -> None:
+        changes: dict[str, object] = {
+            "step": report.step,
+            "steps": report.steps,
+            "epoch": report.epoch,
+            "epochs": report.epochs,
+            "objective": report.objective,
+            "examples_per_s": report.metrics.get("examples_per_s"),
+        }
+        if report.best:
+            changes["metrics"] = report.metrics
+        self._change(study, number, **changes)
+        self._choose_best(study)
+
+    def know(self, known: Known, reports: Iterable[Report]) -> None:
+        """Take in a trial that had ended before this driver began."""
+        study, number = known.name.study, known.name.number
+        if self.trial(study, number) is None:
+            self._put(study, TrialState(number=number, config=known.draw))
+        for report in reports:
+            self.report(study, number, report)
+            self._change(study, number, ended_at=report.at_ms / 1000)
+        self.end(study, number, known.ending, "", None)
+
+    def end(self, study: str, number: int, ending: Ending, reason: str, at: float | None) -> None:
+        changes: dict[str, object] = {"status": ending, "pack": ""}
+        if reason:
+            changes["error"] = reason
+        if at is not None:
+            changes["ended_at"] = at
+        self._change(study, number, **changes)
+        self._choose_best(study)
+
+    def _change(self, study: str, number: int, **changes: object) -> None:
+        self._put(study, self._trials[study][number].model_copy(update=changes))
+
+    def _put(self, study: str, trial: TrialState) -> None:
+        trials = self._trials[study]
+        trials[trial.number] = trial
+        self.update_study(study, trials=tuple(trials[number] for number in sorted(trials)))
+
+    def _choose_best(self, study: str) -> None:
+        """The trial with the best objective of those that did not fail; the earlier one on a tie."""
+        sign = 1.0 if get(self.study(study).task).direction == "maximise" else -1.0
+        scored = [t for t in self._trials[study].values() if t.objective is not None and t.status != "failed"]
+        best = max(scored, key=lambda t: (sign * (t.objective or 0.0), -t.number), default=None)
+        self.update_study(study, best=best.number if best else None)

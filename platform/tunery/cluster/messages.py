@@ -1,0 +1,176 @@
+"""What seats, packs and the driver tell each other through the desk. Plain frozen data: no Ray, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Ending = Literal["finished", "pruned", "failed", "stopped"]
+Value = str | int | float | bool | None
+
+METRIC = "objective"
+"""Key of a Tune result: the trial's best objective so far, in the task's own direction."""
+TIME = "epoch"
+NUMBER = "number"
+"""Key of a Tune config: the trial's number in the Optuna study."""
+DRAW = "draw"
+"""Key of a Tune config: dotted path -> value."""
+
+
+@dataclass(frozen=True)
+class SeatName:
+    """A trial of a study."""
+
+    study: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.study}/{self.number}"
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study's data, tokenised and ready to be memory-mapped."""
+
+    task: str
+    train: Path
+    """Token file of the training rows."""
+    evals: Mapping[str, Path]
+    """Split -> token file."""
+    tokenizer: Path
+    """Folder the tokenizer was saved to."""
+    fingerprint: str
+    """Of the evaluation rows: scores of two models may be compared only where it is the same."""
+    train_rows: int
+    train_tokens: int
+    eval_rows: int
+    skipped: tuple[str, ...]
+    """Bad rows that were left out, each with its file, line and reason."""
+
+
+@dataclass(frozen=True)
+class SeatOrder:
+    """What a pack needs to train a seat."""
+
+    name: SeatName
+    base: str
+    """Key of the base it trains on: only a pack of the same base can take it."""
+    trial: str
+    """The TrialConfig as JSON."""
+    draw: Mapping[str, Value]
+    data: StudyData
+
+
+@dataclass(frozen=True)
+class Report:
+    """One evaluation of a seat. Made once, at its checkpoint, and kept there: a replay is equal to the first."""
+
+    index: int
+    """Counts the seat's evaluations from 0."""
+    step: int
+    steps: int
+    epoch: float
+    epochs: int
+    objective: float
+    """Best so far, in the task's own direction."""
+    best: bool
+    """Whether this evaluation is the best so far."""
+    final: bool
+    metrics: Mapping[str, float]
+    """All metrics of this evaluation: the task's, losses, rates, memory."""
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Seated:
+    """The pack has taken the seat, at `step` (0, or its newest checkpoint's)."""
+
+    name: SeatName
+    step: int
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """Between evaluations, now and then."""
+
+    name: SeatName
+    step: int
+    steps: int
+    epoch: float
+    examples_per_s: float
+
+
+@dataclass(frozen=True)
+class Reported:
+    name: SeatName
+    report: Report
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The seat cannot go on: it diverged, or its configuration does not fit. Its neighbours go on."""
+
+    name: SeatName
+    reason: str
+    at_ms: int
+
+
+PackMessage = Seated | Progressed | Reported | Failed
+
+@dataclass(frozen=True)
+class Joined:
+    """A trial has asked for a seat."""
+
+    order: SeatOrder
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """A study goes on: this trial of it had ended before."""
+
+    name: SeatName
+    ending: Ending
+    draw: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Left:
+    """A trial has ended."""
+
+    name: SeatName
+    ending: Ending
+    reason: str
+    at_ms: int
+
+
+Event = PackMessage | Joined | Known | Left
+
+
+@dataclass(frozen=True)
+class Orders:
+    """The desk's answer to a pack."""
+
+    take: tuple[SeatOrder, ...] = ()
+    drop: tuple[SeatName, ...] = ()
+    close: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The desk's answer to a seat that gets no more reports."""
+
+    ending: Ending
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Events:
+    """What happened since a place in the desk's order of events."""
+
+    upto: int
+    events: tuple[tuple[str, Event], ...] = field(default=())
+    """(pack or '', event)"""

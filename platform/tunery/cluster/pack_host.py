@@ -1,0 +1,309 @@
+"""The Ray Train loop of a pack: runs the engine for whoever the desk has seated.
+
+Between two steps of the engine it visits the desk. At a seat's evaluations it scores, writes a checkpoint (with the
+PEFT adapter when it is the best so far) and reports, in this order: a report that was heard is never lost.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.actor import ActorHandle
+
+from storage.checkpoints import Checkpoint, CheckpointStore
+from storage.models import model_folder
+from storage.tokens import TokenTable
+from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, SeatState, StepReport
+from tuners.errors import TunerError
+from tunery import tasks
+from tunery.cluster.messages import (
+    Failed,
+    PackMessage,
+    Progressed,
+    Report,
+    Reported,
+    SeatName,
+    SeatOrder,
+    Seated,
+)
+from tunery.plan import TrialConfig
+from tunery.runs import RunFolder
+from tunery.tasks import metrics
+
+STATE = "seat.safetensors"
+REPORTS = "reports.json"
+"""Files of a checkpoint; those of the best one hold the adapter too."""
+
+VISIT_INTERVAL_S = 0.1
+"""Least time between two visits to the desk while training."""
+PROGRESS_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class PackOrder:
+    """What a pack is started with."""
+
+    pack: str
+    base_key: str
+    model_id: str
+    revision: str | None
+    quantisation: str
+    dtype: str
+    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
+    capacity: int
+    """Most seats at once."""
+    threads: int
+    """Of torch, on a CPU."""
+    run: Path
+    desk: ActorHandle
+
+
+@dataclass
+class _Seat:
+    """The host's side of a seat: what the engine does not know."""
+
+    order: SeatOrder
+    trial: TrialConfig
+    task: tasks.Task
+    store: CheckpointStore
+    log: Path
+    reports: list[Report]
+    loss_sum: float = 0.0
+    steps: int = 0
+    examples: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    """The five above count since the last evaluation."""
+    progressed_at: float = 0.0
+
+
+def host_pack(config: Mapping[str, Any]) -> None:
+    """The `train_loop_per_worker` of a pack's TorchTrainer."""
+    order: PackOrder = config["order"]
+    torch.set_num_threads(order.threads)
+    _Host(order).run()
+
+
+@dataclass
+class _Host:
+    order: PackOrder
+    seats: dict[SeatName, _Seat] = field(default_factory=dict)
+    messages: list[PackMessage] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Train until the desk closes."""
+        order, desk = self.order, self.order.desk
+        self.device = ray.train.torch.get_device()
+        dtype = order.dtype if order.dtype != "auto" else ("bfloat16" if self.device.type == "cuda" else "float32")
+        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, dtype)
+        self.pack = Pack(Base.load(spec, device=self.device))
+        incarnation = ray.get(
+            desk.open_pack.remote(order.pack, base=order.base_key, capacity=order.capacity)
+        )
+        visited = 0.0
+        while True:
+            if not self.seats or self.messages or time.monotonic() - visited > VISIT_INTERVAL_S:
+                messages, self.messages = self.messages, []
+                wait_s = 0.0 if self.seats else 5.0
+                orders = ray.get(desk.visit.remote(order.pack, incarnation, messages, wait_s=wait_s))
+                visited = time.monotonic()
+                for name in orders.drop:
+                    self._drop(name)
+                if orders.close:
+                    self._go_home()
+                    return
+                for seat_order in orders.take:
+                    self._take(seat_order)
+            if self.seats:
+                self._step()
+
+    # -- joining and leaving -----------------------------------------------------------------------------------
+
+    def _take(self, order: SeatOrder) -> None:
+        run = RunFolder(self.order.run)
+        name = order.name
+        seat = _Seat(
+            order=order,
+            trial=TrialConfig.model_validate_json(order.trial),
+            task=tasks.get(order.data.task),
+            store=CheckpointStore(run.checkpoints(name.study, name.number)),
+            log=run.trial_log(name.study, name.number),
+            reports=[],
+        )
+        checkpoint = seat.store.newest()
+        for problem in seat.store.problems:
+            self._log(seat, problem)
+        try:
+            self.pack.join(self._spec(seat), self._restore(seat, checkpoint))
+        except TunerError as error:
+            self._fail(seat, str(error))
+            return
+        self.seats[name] = seat
+        progress = self.pack.progress(str(name))
+        self._log(seat, f"seated in {self.order.pack} at step {progress.step} of {progress.steps}: {dict(order.draw)}")
+        self.messages.append(Seated(name, progress.step, _now_ms()))
+        self.messages.extend(Reported(name, report) for report in seat.reports)
+        if progress.finished:
+            self._drop(name)  # it had finished, and only its end was not heard
+
+    def _spec(self, seat: _Seat) -> SeatSpec:
+        data = seat.order.data
+        return SeatSpec(
+            name=str(seat.order.name),
+            tuner=seat.trial.tuner,
+            train=seat.trial.train,
+            head=HeadSpec(seat.task.kind, seat.task.labels),
+            train_set=TokenTable(data.train),
+            eval_sets={split: TokenTable(path) for split, path in data.evals.items()},
+        )
+
+    @staticmethod
+    def _restore(seat: _Seat, checkpoint: Checkpoint | None) -> SeatState | None:
+        if checkpoint is None:
+            return None
+        seat.reports = read_reports(checkpoint)
+        return SeatState.from_bytes(checkpoint.read(STATE))
+
+    def _drop(self, name: SeatName) -> None:
+        if self.seats.pop(name, None) is not None:
+            self.pack.leave(str(name))
+
+    def _fail(self, seat: _Seat, reason: str) -> None:
+        self._log(seat, f"failed: {reason}")
+        self.messages.append(Failed(seat.order.name, reason, _now_ms()))
+        self._drop(seat.order.name)
+
+    def _go_home(self) -> None:
+        for seat in self.seats.values():
+            step = self.pack.progress(str(seat.order.name)).step
+            self._checkpoint(seat, step, best=False)
+            self._log(seat, f"asked to stop: checkpoint at step {step}")
+
+    # -- training ----------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        began = time.monotonic()
+        outcomes = self.pack.step()
+        seconds = time.monotonic() - began
+        by_text = {str(name): seat for name, seat in self.seats.items()}
+        due: list[_Seat] = []
+        for text, outcome in outcomes.items():
+            seat = by_text[text]
+            if outcome.diverged:
+                self._fail(seat, f"diverged at step {self.pack.progress(text).step}: {outcome.diverged}")
+                continue
+            self._count(seat, outcome, seconds)
+            if self.pack.progress(text).evaluation_due:
+                due.append(seat)
+        if due:
+            self._evaluate(due)
+
+    def _count(self, seat: _Seat, outcome: StepReport, seconds: float) -> None:
+        seat.loss_sum += outcome.loss
+        seat.steps += 1
+        seat.examples += outcome.examples
+        seat.tokens += outcome.tokens
+        seat.seconds += seconds
+        now = time.monotonic()
+        if now - seat.progressed_at > PROGRESS_INTERVAL_S:
+            seat.progressed_at = now
+            progress = self.pack.progress(str(seat.order.name))
+            rate = seat.examples / max(seat.seconds, 1e-9)
+            self.messages.append(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, rate))
+
+    def _evaluate(self, due: list[_Seat]) -> None:
+        results = self.pack.evaluate([str(seat.order.name) for seat in due])
+        for seat in due:
+            name = seat.order.name
+            report = self._report(seat, results[str(name)])
+            seat.reports.append(report)
+            self._checkpoint(seat, report.step, best=report.best)
+            self._log(seat, _line(report))
+            self.messages.append(Reported(name, report))
+            seat.loss_sum = seat.seconds = 0.0
+            seat.steps = seat.examples = seat.tokens = 0
+            if report.final:
+                self._drop(name)
+
+    def _report(self, seat: _Seat, results: Mapping[str, Evaluation]) -> Report:
+        progress = self.pack.progress(str(seat.order.name))
+        scores = metrics.score(seat.task, {split: (e.logits, e.labels) for split, e in results.items()})
+        objective = metrics.objective(seat.task, scores)
+        sign = 1.0 if seat.task.direction == "maximise" else -1.0
+        before = seat.reports[-1].objective if seat.reports else None
+        best = before is None or sign * objective > sign * before
+        return Report(
+            index=len(seat.reports),
+            step=progress.step,
+            steps=progress.steps,
+            epoch=progress.epoch,
+            epochs=seat.trial.train.epochs,
+            objective=objective if before is None or best else before,
+            best=best,
+            final=progress.finished,
+            metrics={
+                **scores,
+                "objective": objective,
+                "loss": next(iter(results.values())).loss,
+                "train_loss": seat.loss_sum / max(1, seat.steps),
+                "examples_per_s": seat.examples / max(seat.seconds, 1e-9),
+                "tokens_per_s": seat.tokens / max(seat.seconds, 1e-9),
+                "peak_memory_bytes": float(self._peak_memory()),
+                "trainable_parameters": float(progress.trainable),
+                "total_parameters": float(progress.total),
+                "epoch": progress.epoch,
+            },
+            at_ms=_now_ms(),
+        )
+
+    def _peak_memory(self) -> int:
+        """Of the whole pack, in bytes: on the device, or of this process on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _checkpoint(self, seat: _Seat, step: int, *, best: bool) -> None:
+        name = str(seat.order.name)
+        files = {
+            STATE: self.pack.state(name).to_bytes(),
+            REPORTS: json.dumps([asdict(report) for report in seat.reports]).encode(),
+        }
+        if best:
+            with tempfile.TemporaryDirectory() as folder:
+                self.pack.export(name, Path(folder))
+                files |= {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+        scores = seat.reports[-1].metrics if seat.reports else {}
+        seat.store.save(step, files, metrics=scores, best=best)
+
+    @staticmethod
+    def _log(seat: _Seat, line: str) -> None:
+        seat.log.parent.mkdir(parents=True, exist_ok=True)
+        with seat.log.open("a") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
+
+
+def read_reports(checkpoint: Checkpoint) -> list[Report]:
+    """Every report of a seat up to a checkpoint."""
+    return [Report(**report) for report in json.loads(checkpoint.read(REPORTS))]
+
+
+def _line(report: Report) -> str:
+    numbers = ", ".join(f"{name} {value:.6g}" for name, value in report.metrics.items())
+    mark = " (best so far)" if report.best else ""
+    return f"step {report.step} of {report.steps}, epoch {report.epoch:g}: {numbers}{mark}"
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

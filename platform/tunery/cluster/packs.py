@@ -1,0 +1,110 @@
+"""Packs as Ray Train jobs: started, watched, and started again as `retry.decide` says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+import ray.train
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError, WorkerGroupError
+
+from storage.errors import StorageError
+from tuners.errors import TunerError
+from tunery.cluster.messages import SeatOrder
+from tunery.cluster.pack_host import PackOrder, host_pack
+from tunery.cluster.retry import Cause, Failure, GiveUp, decide
+
+__all__ = ["PackOrder", "Resources", "SeatOrder", "host"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a pack reserves."""
+
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def host(order: PackOrder, resources: Resources, storage_path: Path) -> str:
+    """Run one pack to its end. Returns '' when the desk sent it home, else why it was given up."""
+    attempt = 0
+    while True:
+        try:
+            _train(order, resources, storage_path, attempt)
+            return ""
+        except TrainingFailedError as error:
+            cause, detail = classify(error)
+        attempt += cause is not Cause.PREEMPTED
+        decision = decide(Failure(cause, detail, attempt))
+        ray.get(order.desk.lose_pack.remote(order.pack))
+        log.warning("pack %s: %s (%s): %s", order.pack, cause.value, detail, decision)
+        if isinstance(decision, GiveUp):
+            return decision.why
+        if decision.smaller:
+            order = replace(order, capacity=max(1, order.capacity // 2))
+
+
+def _train(order: PackOrder, resources: Resources, storage_path: Path, attempt: int) -> None:
+    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    TorchTrainer(
+        host_pack,
+        train_loop_config={"order": order},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={name: amount for name, amount in per_worker.items() if amount > 0},
+        ),
+        run_config=RunConfig(
+            name=f"{order.pack}-{attempt}",
+            storage_path=str(storage_path),
+            # One policy, not two: `retry.decide` starts the pack again.
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    ).fit()
+
+
+def classify(error: TrainingFailedError) -> tuple[Cause, str]:
+    """What ended a pack, from what Ray Train raised."""
+    if isinstance(error, PreemptionError):
+        return Cause.PREEMPTED, str(error)
+    failures: Mapping[int, Exception] = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    causes = [(_cause(_inner(failure)), _inner(failure)) for failure in failures.values()]
+    if not causes:
+        return Cause.UNKNOWN, _first_line(error)
+    cause, failure = causes[0]
+    return cause, f"{type(failure).__name__}: {_first_line(failure)}"
+
+
+def _inner(error: BaseException) -> BaseException:
+    """The exception a worker raised, out of Ray's wrappers."""
+    while (inner := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = inner
+    return error
+
+
+def _cause(error: BaseException) -> Cause:
+    # By name: torch is not loaded in this process.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if "OutOfMemoryError" in names and not isinstance(error, OutOfMemoryError):
+        return Cause.DEVICE_MEMORY
+    if isinstance(error, OutOfMemoryError):
+        return Cause.HOST_MEMORY
+    if isinstance(error, RayActorError):
+        return Cause.WORKER_DIED
+    if isinstance(error, TunerError | StorageError | ValueError | TypeError | ImportError):
+        return Cause.CONFIGURATION
+    return Cause.UNKNOWN
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,177 @@
+"""Search space -> Optuna, inside Ray Tune. The only module that knows Optuna.
+
+Optuna's database is the one ledger of a study: which trials exist, how they went, what was drawn. Ray Tune's own
+snapshot is never restored from. A study that goes on after a crash asks the ledger how many trials are left, gives
+the ones that were running their old draw and number back, and teaches ASHA what it had seen.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from tunery.cluster.messages import DRAW, METRIC, NUMBER, TIME, Ending
+from tunery.spec import Choice, IntUniform, LogUniform, Range, SearchSpec, Uniform
+
+OnEnd = Callable[[int, Ending], None]
+
+
+_ENDINGS: Mapping[TrialState, Ending] = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+def ended(study: optuna.Study) -> list[tuple[int, Ending, dict[str, Any]]]:
+    """The trials that have ended: number, how, draw."""
+    trials = study.get_trials(deepcopy=False)
+    return [(trial.number, _ENDINGS[trial.state], trial.params) for trial in trials if trial.state in _ENDINGS]
+
+
+def distribution(drawn: Range) -> BaseDistribution:
+    """One range of the spec as Optuna's distribution."""
+    match drawn:
+        case Choice():
+            return CategoricalDistribution(drawn.choice)
+        case Uniform():
+            return FloatDistribution(*drawn.uniform)
+        case LogUniform():
+            return FloatDistribution(*drawn.log_uniform, log=True)
+        case IntUniform():
+            return IntDistribution(*drawn.int_uniform)
+    raise AssertionError(f"a range without a distribution: {drawn!r}")
+
+
+def create_ledger(url: str) -> None:
+    """Create Optuna's tables where there are none: two studies doing so at once would collide."""
+    _storage(url)
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    return optuna.storages.RDBStorage(url, engine_kwargs=engine)
+
+
+def open_study(
+    search: SearchSpec, *, study_name: str, url: str, direction: str, first: Mapping[str, Any]
+) -> optuna.Study:
+    """Create or load the Optuna study `study_name` in the database at `url`.
+
+    `first` is drawn first (the spec's own values, so that every sweep contains its baseline).
+    """
+    study = optuna.create_study(
+        storage=_storage(url), study_name=study_name, direction=direction, load_if_exists=True
+    )
+    known = len(study.get_trials(deepcopy=False))
+    # A resumed study must not repeat the first draws of its seed.
+    study.sampler = _sampler(search, seed=search.sampler.seed + known)
+    if known == 0 and first:
+        study.enqueue_trial(dict(first))
+    return study
+
+
+def _sampler(search: SearchSpec, *, seed: int) -> optuna.samplers.BaseSampler:
+    if search.sampler.name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # constant_liar: trials run side by side, and must not all be drawn at the same place.
+        # multivariate: correlations between the drawn paths count (arXiv 2304.11127).
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=min(10, max(4, search.trials // 3)), multivariate=True, constant_liar=True
+        )
+
+
+class StudySearch(OptunaSearch):
+    """OptunaSearch over a study that may have been begun before.
+
+    Beyond its parent: trials that were running get their draw and number again; a trial that ASHA stopped is told
+    as PRUNED, not as completed (its value is of a smaller budget); a trial that failed is told as FAIL.
+    """
+
+    def __init__(self, study: optuna.Study, search: SearchSpec, *, mode: str, on_end: OnEnd) -> None:
+        self._begun = study
+        self._again = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+        self._on_end = on_end
+        space = {path: distribution(drawn) for path, drawn in search.space.items()}
+        super().__init__(space=space, metric=METRIC, mode=mode)
+        self._distributions = space
+
+    def _setup_study(self, mode: str | list[str]) -> None:
+        self._ot_study = self._begun
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if trial_id not in self._ot_trials:
+            if self._again:
+                begun = self._again.pop(0)
+                self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, begun._trial_id)
+            else:
+                self._ot_trials[trial_id] = self._ot_study.ask(fixed_distributions=self._distributions)
+        trial = self._ot_trials[trial_id]
+        return {NUMBER: trial.number, DRAW: dict(trial.params)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            # A trial that goes on from its checkpoint reports its earlier evaluations again; Optuna keeps the first.
+            warnings.simplefilter("ignore", UserWarning)
+            self._ot_trials[trial_id].report(result[METRIC], result["evaluation"])
+        # ASHA counts in epochs, Optuna in whole steps; `pruner` reads this back after a crash.
+        self._ot_trials[trial_id].set_user_attr(f"epoch of {result['evaluation']}", result[TIME])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id in self._completed_trials:
+            return
+        self._completed_trials.add(trial_id)
+        trial = self._ot_trials[trial_id]
+        if result and not error and result.get("final"):
+            self._ot_study.tell(trial, result[METRIC], state=TrialState.COMPLETE)
+            self._on_end(trial.number, "finished")
+        elif result and not error:
+            self._ot_study.tell(trial, state=TrialState.PRUNED)
+            self._on_end(trial.number, "pruned")
+        else:
+            self._ot_study.tell(trial, state=TrialState.FAIL)
+            self._on_end(trial.number, "failed")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the state is Optuna's, and a pickle of it would hold the database's address and password."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher into tuner.pkl, which is never read back here: see `save`.
+        return {}
+
+
+def pruner(search: SearchSpec, study: optuna.Study, *, mode: str, max_epochs: int) -> TrialScheduler:
+    """ASHA (Li et al. 2018, arXiv 1810.05934) over epochs, knowing what the study's ended trials reported."""
+    if search.pruner.name == "none" or max_epochs <= search.pruner.grace_epochs:
+        return FIFOScheduler()
+    asha = AsyncHyperBandScheduler(
+        time_attr=TIME,
+        max_t=max_epochs,
+        grace_period=search.pruner.grace_epochs,
+        reduction_factor=search.pruner.reduction,
+    )
+    sign = 1.0 if mode == "max" else -1.0
+    for trial in study.get_trials(deepcopy=False, states=tuple(_ENDINGS)):
+        stranger = SimpleNamespace(trial_id=f"before-{trial.number}")
+        for evaluation, value in sorted(trial.intermediate_values.items()):
+            epoch = trial.user_attrs[f"epoch of {evaluation}"]
+            asha._brackets[0].on_result(stranger, epoch, sign * value)
+    return asha

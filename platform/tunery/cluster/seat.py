@@ -1,0 +1,51 @@
+"""The Tune trainable: a thin actor that asks the desk for a seat and passes the seat's reports on to Tune.
+
+It loads no torch and trains nothing, so that a trial costs what an actor costs, and actors are reused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.tune import Trainable
+
+from tunery.cluster.messages import DRAW, METRIC, NUMBER, TIME, Ended, SeatName, SeatOrder
+from tunery.errors import RunError
+from tunery.plan import Study
+
+
+class Seat(Trainable):  # type: ignore[misc]  # Ray ships no types for its base class
+    """One trial. Tune's config: `number`, `draw`, and for the whole study `study`, `base`, `data`, `desk`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._join(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._join(new_config)
+        return True
+
+    def _join(self, config: dict[str, Any]) -> None:
+        study: Study = config["study"]
+        self._desk: ActorHandle = config["desk"]
+        self._name = SeatName(study.name, config[NUMBER])
+        self._reports = 0
+        trial = study.trial(config[DRAW])
+        order = SeatOrder(self._name, config["base"], trial.model_dump_json(), config[DRAW], config["data"])
+        ray.get(self._desk.join.remote(order))
+
+    def step(self) -> dict[str, Any]:
+        answer = ray.get(self._desk.next_report.remote(self._name, self._reports))
+        if isinstance(answer, Ended):
+            # Raised, so that Tune's ledger says the same as Optuna's and MLflow's: this trial failed.
+            raise RunError(f"trial {self._name} {answer.ending}: {answer.reason}")
+        self._reports += 1
+        return {
+            METRIC: answer.objective,
+            TIME: answer.epoch,
+            "evaluation": answer.index,
+            "final": answer.final,
+            "done": answer.final,
+            **{f"metrics/{name}": value for name, value in answer.metrics.items()},
+        }

@@ -1,0 +1,83 @@
+"""A study as a Ray Tune experiment, in a Ray task of its own: its failure stays its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray import tune
+from ray.actor import ActorHandle
+
+from tunery.cluster.messages import METRIC, Ending, Known, SeatName, StudyData
+from tunery.cluster.sampler import StudySearch, ended, open_study, pruner
+from tunery.cluster.seat import Seat
+from tunery.plan import Study
+from tunery.tasks import get
+
+
+@dataclass(frozen=True)
+class StudyOrder:
+    """What a study is started with."""
+
+    study: Study
+    base: str
+    """Key of its base: see messages.SeatOrder."""
+    data: StudyData
+    ledger_url: str
+    """Optuna's database."""
+    ledger_name: str
+    seats: int
+    """Trials at once."""
+    storage_path: Path
+    desk: ActorHandle
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def run_study(order: StudyOrder) -> int:
+    """Run what is left of the study; how many trials the ledger holds then."""
+    study, desk = order.study, order.desk
+    mode = "max" if get(study.task).direction == "maximise" else "min"
+    ledger = open_study(
+        study.search,
+        study_name=order.ledger_name,
+        url=order.ledger_url,
+        direction=f"{mode}imize",
+        first=study.default_draw(),
+    )
+    before = ended(ledger)
+    ray.get(desk.recall.remote([Known(SeatName(study.name, number), how, draw) for number, how, draw in before]))
+    left = study.search.trials - len(before)
+    if left <= 0:
+        return len(before)
+
+    def on_end(number: int, ending: Ending) -> None:
+        ray.get(desk.leave.remote(SeatName(study.name, number), ending))
+
+    tune.Tuner(
+        tune.with_resources(Seat, {"CPU": 0.001}),
+        param_space={"study": study, "base": order.base, "data": order.data, "desk": desk},
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode=mode,
+            num_samples=left,
+            max_concurrent_trials=min(left, order.seats),
+            search_alg=StudySearch(ledger, study.search, mode=mode, on_end=on_end),
+            scheduler=pruner(study.search, ledger, mode=mode, max_epochs=_most_epochs(study)),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=study.name,
+            storage_path=str(order.storage_path),
+            verbose=0,
+            # A seat's process holds nothing: when it dies, a new one joins the same seat at the desk.
+            failure_config=tune.FailureConfig(max_failures=1),
+        ),
+    ).fit()
+    return len(ended(ledger))
+
+
+def _most_epochs(study: Study) -> int:
+    drawn = study.search.space.get("train.epochs")
+    ends = drawn.ends() if drawn is not None else (study.train.epochs,)
+    return max(int(end) for end in ends if isinstance(end, int | float))
