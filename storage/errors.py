@@ -17,3 +17,7 @@ class ChecksumError(StorageError):
 
 class RegistryError(StorageError):
     """The model registry refused, or does not have what was asked for."""
+
+
+class MissingSplitError(DataError):
+    """A split that the source does not have at all; the message says what it has."""

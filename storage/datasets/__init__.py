@@ -1,0 +1,9 @@
+"""Labelled texts from a folder, from the hub, or from rows the caller has; checked, sampled and fingerprinted."""
+
+from __future__ import annotations
+
+from storage.datasets.hub import read_hub
+from storage.datasets.path import read_path
+from storage.datasets.rows import BadRows, Fields, Row, Rows, from_rows
+
+__all__ = ["BadRows", "Fields", "Row", "Rows", "from_rows", "read_hub", "read_path"]
