@@ -1,0 +1,93 @@
+"""Where plans are sent: one module a target, each with `connect(profile, home) -> Client`.
+
+To add a target, add a file here; a profile names it with `target = "<file>"`. A module whose name begins with an
+underscore is a helper of the others. A client imports nothing heavy: a laptop submits with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from tunery.errors import ProfileError
+from tunery.home import Home
+from tunery.plan import Plan
+from tunery.runs import RunState
+
+if TYPE_CHECKING:
+    from tunery.profile import Profile
+
+Outcome = Literal["started", "resumed", "attached", "finished", "ended"]
+"""What sending a plan came to: a new run, an interrupted one that goes on, one that was under way, one that has
+finished before, or one that has failed or was stopped and goes on only when asked to."""
+
+STOP_GRACE_S = 120.0
+"""Seconds a driver has to end its trials, keep their checkpoints and let Ray go, before its processes are ended."""
+
+
+@dataclass(frozen=True)
+class JobHandle:
+    """A run that was sent, or found."""
+
+    run_id: str
+    outcome: Outcome
+
+
+class Client(Protocol):
+    """A place where plans run. `run` is always a run's id; `find` makes one out of what a user typed."""
+
+    def send(self, plan: Plan) -> JobHandle:
+        """Start the plan's run, or find the one there is, and return at once.
+
+        ConflictError where a run of that name has another content; the message shows the difference.
+        """
+
+    def find(self, text: str) -> str:
+        """The id of the run with this id, name or beginning of an id. NotFoundError; InputError where several fit."""
+
+    def runs(self) -> tuple[RunState, ...]:
+        """The states of all runs, the newest first."""
+
+    def state(self, run: str) -> RunState:
+        """The run's state as it is: never `running` when nothing drives it."""
+
+    def plan(self, run: str) -> Plan:
+        """The plan it runs by. ConflictError where another version of tunery has written it and it cannot be read."""
+
+    def watch(self, run: str) -> Iterator[RunState]:
+        """The state, again and again in short intervals, until the run has ended; the last one is the end."""
+
+    def resume(self, run: str) -> JobHandle:
+        """Let a run that was stopped, interrupted or has failed go on."""
+
+    def stop(self, run: str, *, grace_s: float = STOP_GRACE_S) -> RunState:
+        """Ask the run to stop and wait until it has. After `grace_s` its processes are ended. RunError if they stay."""
+
+    def log(
+        self, run: str, *, study: str | None = None, trial: int | None = None, follow: bool = False
+    ) -> Iterator[str]:
+        """Lines of the driver's log, or of one trial's, without their ends; with `follow` until the run has ended.
+
+        NotFoundError where there is no such trial, InputError where `study` is needed to tell.
+        """
+
+
+class _Target(Protocol):
+    def connect(self, profile: Profile, home: Home) -> Client: ...
+
+
+def names() -> tuple[str, ...]:
+    """The targets there are, without importing them."""
+    return tuple(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def client_for(profile: Profile, home: Home) -> Client:
+    """The client of a profile's target. ProfileError where there is no such target."""
+    if profile.target not in names():
+        raise ProfileError(f"unknown target {profile.target!r} in the profile; known: {', '.join(names())}")
+    # Modules are the targets: an import cannot be checked against a protocol, so the contract test does it.
+    target = cast("_Target", importlib.import_module(f"tunery.client.{profile.target}"))
+    return target.connect(profile, home)

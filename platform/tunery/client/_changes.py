@@ -1,0 +1,45 @@
+"""What is different between two specs, told by dotted paths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+Json = Mapping[str, object]
+
+ABSENT = "(not set)"
+SHOWN = 20
+"""Differences listed before the rest is only counted."""
+
+
+def flatten(value: Json, prefix: str = "") -> dict[str, object]:
+    """Dotted path -> value. Lists are values: `tasks` in another order is one difference, not nine."""
+    flat: dict[str, object] = {}
+    for key, item in value.items():
+        path = f"{prefix}{key}"
+        if isinstance(item, Mapping) and item:
+            flat.update(flatten(cast("Json", item), f"{path}."))
+        else:
+            flat[path] = item
+    return flat
+
+
+def differences(old: Json, new: Json) -> dict[str, tuple[str, str]]:
+    """Dotted path -> (old, new), each as JSON text, for the paths whose values differ."""
+    before, after = flatten(old), flatten(new)
+    texts = {path: (_text(before, path), _text(after, path)) for path in sorted(before.keys() | after.keys())}
+    return {path: pair for path, pair in texts.items() if pair[0] != pair[1]}
+
+
+def describe(found: Mapping[str, tuple[str, str]]) -> str:
+    """One indented line a difference: `path: old -> new`."""
+    width = max((len(path) for path in found), default=0)
+    lines = [f"  {path + ':':<{width + 1}} {old} -> {new}" for path, (old, new) in found.items()]
+    if len(lines) > SHOWN:
+        lines[SHOWN:] = [f"  ... and {len(lines) - SHOWN} more"]
+    return "\n".join(lines)
+
+
+def _text(flat: Json, path: str) -> str:
+    return json.dumps(flat[path], ensure_ascii=False) if path in flat else ABSENT

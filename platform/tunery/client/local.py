@@ -1,0 +1,262 @@
+"""Runs on this machine: a detached driver a run, in a session of its own, that outlives the command which started it.
+
+All that is known of a run lies in its folder (`tunery.runs`); this module starts drivers and reads folders.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from tunery.client import STOP_GRACE_S, JobHandle
+from tunery.client._changes import describe, differences
+from tunery.errors import ConflictError, InputError, NotFoundError, RunError
+from tunery.home import Home
+from tunery.plan import Plan
+from tunery.runs import ENDED, LOCK_FD, RunFolder, RunState, run_folders, write_whole
+
+if TYPE_CHECKING:
+    from tunery.client import Client
+    from tunery.profile import Profile
+
+# -P: a stray `random.py` in the folder where the command is given must not be imported by the driver.
+DRIVER = (sys.executable, "-P", "-m", "tunery.cluster.driver")
+POLL_S = 0.25
+"""Between two looks at a run's folder."""
+TERMINATE_GRACE_S = 15.0
+"""Between SIGTERM and SIGKILL for a driver that did not heed the request to stop."""
+
+
+def connect(profile: Profile, home: Home) -> Client:
+    """The client that runs plans on this machine."""
+    return LocalClient(home, profile=profile.name)
+
+
+class LocalClient:
+    """See `tunery.client.Client`. `driver_command` is called with the run's folder and the profile's name."""
+
+    def __init__(self, home: Home, *, driver_command: Sequence[str] = DRIVER, profile: str | None = None) -> None:
+        self._home = home
+        self._command = tuple(driver_command)
+        self._profile = profile
+
+    def send(self, plan: Plan) -> JobHandle:
+        folder = RunFolder(self._home.runs / plan.run_id)
+        with self._launching():
+            self._refuse_another_content(plan)
+            if not folder.plan_file.exists():
+                write_whole(folder.plan_file, plan.model_dump_json(indent=1).encode())
+                self._start_driver(folder)
+                return JobHandle(plan.run_id, "started")
+            return self._go_on(folder, also_ended=False)
+
+    def resume(self, run: str) -> JobHandle:
+        with self._launching():
+            return self._go_on(self._folder(run), also_ended=True)
+
+    def _go_on(self, folder: RunFolder, *, also_ended: bool) -> JobHandle:
+        state = self.state(folder.run_id)
+        if folder.driven():
+            return JobHandle(folder.run_id, "attached")
+        if state.status == "finished":
+            return JobHandle(folder.run_id, "finished")
+        if state.status in ("failed", "stopped") and not also_ended:
+            return JobHandle(folder.run_id, "ended")
+        self._start_driver(folder, again=state)
+        return JobHandle(folder.run_id, "resumed")
+
+    def find(self, text: str) -> str:
+        ids = [folder.run_id for folder in run_folders(self._home.runs)]
+        named = [run for run in ids if text in (run, _name(run))]
+        found = named or [run for run in ids if text and run.startswith(text)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(f"{text!r} may be any of: {', '.join(sorted(found))}")
+        known = "; there are no runs yet" if not ids else f"; `platform ls` lists the {len(ids)} there are"
+        close = get_close_matches(text, [*ids, *map(_name, ids)], n=1)
+        raise NotFoundError(f"no run {text!r}{f'; did you mean {close[0]!r}?' if close else known}")
+
+    def runs(self) -> tuple[RunState, ...]:
+        return tuple(folder.current(name=_name(folder.run_id)) for folder in run_folders(self._home.runs))
+
+    def state(self, run: str) -> RunState:
+        return self._folder(run).current(name=_name(run))
+
+    def plan(self, run: str) -> Plan:
+        file = self._folder(run).plan_file
+        try:
+            return Plan.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise ConflictError(f"{file} was written by another version of tunery: {error}") from error
+
+    def watch(self, run: str) -> Iterator[RunState]:
+        state = self.state(run)
+        while state.status not in ENDED:
+            yield state
+            time.sleep(POLL_S)
+            state = self.state(run)
+        yield state
+
+    def stop(self, run: str, *, grace_s: float = STOP_GRACE_S) -> RunState:
+        folder = self._folder(run)
+        if not folder.driven() and self.state(run).status in ("finished", "failed", "stopped"):
+            return self.state(run)
+        folder.stop_file.touch()
+        if not _wait(lambda: not folder.driven(), grace_s):
+            for sign in (signal.SIGTERM, signal.SIGKILL):
+                _signal_group(folder, sign)
+                if _wait(lambda: not folder.driven(), TERMINATE_GRACE_S):
+                    break
+            else:
+                raise RunError(f"run {run} does not end: its driver, process {folder.driver_pid()}, is still there")
+        return self.state(run)
+
+    def log(
+        self, run: str, *, study: str | None = None, trial: int | None = None, follow: bool = False
+    ) -> Iterator[str]:
+        folder = self._folder(run)
+        file = folder.driver_log if trial is None else folder.trial_log(self._study(run, study, trial), trial)
+        if not follow and not file.exists():
+            raise NotFoundError(f"nothing is logged in {file} yet")
+        return _lines(file, (lambda: self.state(run).status not in ENDED) if follow else (lambda: False))
+
+    def _study(self, run: str, study: str | None, trial: int) -> str:
+        studies = {each.name: each for each in self.state(run).studies}
+        if not studies:
+            raise NotFoundError(f"run {run} has no trials yet")
+        if study is None and len(studies) > 1:
+            raise InputError(f"run {run} has {len(studies)} studies: say which with --study; {', '.join(studies)}")
+        name = study or next(iter(studies))
+        if name not in studies:
+            raise NotFoundError(f"run {run} has no study {name!r}; known: {', '.join(studies)}")
+        numbers = [each.number for each in studies[name].trials]
+        if trial not in numbers:
+            known = f"{min(numbers)} to {max(numbers)}" if numbers else "none yet"
+            raise NotFoundError(f"study {name} of run {run} has no trial {trial}; there are: {known}")
+        return name
+
+    def _folder(self, run: str) -> RunFolder:
+        folder = RunFolder(self._home.runs / run)
+        if not folder.plan_file.exists():
+            raise NotFoundError(f"no run {run!r}")
+        return folder
+
+    @contextmanager
+    def _launching(self) -> Iterator[None]:
+        """One launch at a time in this home: ten submits of a spec at once start one driver."""
+        self._home.runs.mkdir(parents=True, exist_ok=True)
+        with (self._home.runs / ".launch.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _refuse_another_content(self, plan: Plan) -> None:
+        for folder in run_folders(self._home.runs):
+            if _name(folder.run_id) != _name(plan.run_id) or folder.run_id == plan.run_id:
+                continue
+            found = differences(_spec(folder.plan_file.read_bytes()), plan.spec.normal_form())
+            shown = describe(found) or "  (its values are the same: another version of tunery has planned it)"
+            name = _name(plan.run_id)
+            raise ConflictError(
+                f"there is a run named {name!r} already, with another content; nothing was started\n"
+                f"{shown}\n"
+                f"the old values are those of {folder.run_id} ({self.state(folder.run_id).status}); "
+                f"to run the new ones, give them another name: --set name={name}-2"
+            )
+
+    def _start_driver(self, folder: RunFolder, *, again: RunState | None = None) -> None:
+        folder.driver_log.parent.mkdir(parents=True, exist_ok=True)
+        command = [*self._command, str(folder.root)]
+        if self._profile is not None:
+            command += ["--profile", self._profile]
+        with folder.take_lock() as lock, folder.driver_log.open("ab") as log:
+            folder.stop_file.unlink(missing_ok=True)
+            if again is not None and folder.state_file.exists():
+                # Whoever watches must not take the state of the last time for that of this one.
+                fresh = {"status": "starting", "phase": "going on", "error": "", "ended_at": None}
+                folder.write_state(again.model_copy(update=fresh))
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C in this terminal, or its closing, is not for the driver.
+                start_new_session=True,
+                pass_fds=[lock.fileno()],
+                env={**os.environ, "TUNERY_HOME": str(self._home.root), LOCK_FD: str(lock.fileno())},
+            )
+            folder.note_driver(lock, process.pid)
+
+
+def _name(run: str) -> str:
+    return run.rpartition("-")[0]
+
+
+def _spec(plan: bytes) -> dict[str, object]:
+    spec = json.loads(plan).get("spec", {})
+    assert isinstance(spec, dict)
+    return spec
+
+
+def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def _signal_group(folder: RunFolder, sign: signal.Signals) -> None:
+    # The pid is believed only while the lock is held: then it cannot have been given to another process.
+    pid = folder.driver_pid()
+    if pid is None:
+        return
+    try:
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, sign)
+        else:  # started by hand, in somebody else's group
+            os.kill(pid, sign)
+    except ProcessLookupError:
+        return
+
+
+def _lines(file: Path, goes_on: Callable[[], bool]) -> Iterator[str]:
+    """The file's lines, and those that come while `goes_on` holds."""
+    more = True
+    while more and not file.exists():
+        time.sleep(POLL_S)
+        more = goes_on()
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as handle:
+        pending = ""
+        while True:
+            # Asked before reading: what was written before the end is then read after it.
+            more = goes_on()
+            for piece in handle:
+                pending += piece
+                if pending.endswith("\n"):
+                    yield pending.rstrip("\r\n")
+                    pending = ""
+            if not more:
+                break
+            time.sleep(POLL_S)
+        if pending:
+            yield pending
+
+
+if TYPE_CHECKING:
+    _: Client = LocalClient(Home(Path()))

@@ -1,0 +1,96 @@
+"""A driver for tests: takes the run's lock and writes the states a real one would. Run with the run's folder.
+
+It counts its starts in `starts`, and goes on only when the test says so by creating files in the folder:
+`finish` (ends the run well), `fail` (ends it badly), `stop` (as the client does), unless FAKE_DRIVER says:
+`dies` (before it writes a state), `hangs` (heeds neither `stop` nor SIGTERM), `finishes` (at once).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tunery.runs import RunFolder, RunState, StudyState, TrialState
+
+
+def main() -> int:
+    folder = RunFolder(Path(sys.argv[1]))
+    mode = os.environ.get("FAKE_DRIVER", "")
+    with folder.lock():
+        with (folder.root / "starts").open("a") as starts:
+            starts.write(f"{os.getpid()} {' '.join(sys.argv[2:])}\n")
+        if mode == "dies":
+            print("ImportError: no engine in this machine", flush=True)
+            return 1
+        if mode == "hangs":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("driver at work", flush=True)
+        folder.write_state(_state(folder, "running", "running"))
+        return _drive(folder, mode)
+
+
+def _drive(folder: RunFolder, mode: str) -> int:
+    while True:
+        if mode == "finishes" or (folder.root / "finish").exists():
+            folder.write_state(_state(folder, "finished", "finished"))
+            return 0
+        if (folder.root / "fail").exists():
+            folder.write_state(_state(folder, "failed", "failed"))
+            return 5
+        if folder.stop_file.exists() and mode != "hangs":
+            folder.write_state(_state(folder, "stopped", "stopped"))
+            return 130
+        time.sleep(0.01)
+
+
+def _state(folder: RunFolder, status: str, trial: str) -> RunState:
+    log = folder.trial_log("cola", 0)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(f"trial 0 is {trial}\n")
+    ended = 1060.0 if status != "running" else None
+    one = TrialState(
+        number=0,
+        status=trial,
+        config={"train.learning_rate": 0.001},
+        pack="pack-0",
+        epoch=0.5 if ended is None else 1.0,
+        epochs=1,
+        step=5 if ended is None else 10,
+        steps=10,
+        objective=0.5,
+        metrics={"matthews_correlation": 0.5, "loss": 0.4},
+        started_at=1000.0,
+        ended_at=ended,
+    )
+    study = StudyState(
+        name="cola",
+        task="cola",
+        status=status,
+        objective="matthews_correlation",
+        planned=1,
+        trials=(one,),
+        best=0,
+        model="glue-cola" if status == "finished" else None,
+        model_version="1" if status == "finished" else None,
+        champion=True if status == "finished" else None,
+        verdict="no champion before it" if status == "finished" else "",
+        error="the only trial failed" if status == "failed" else "",
+    )
+    return RunState(
+        run_id=folder.run_id,
+        name=folder.run_id.rpartition("-")[0],
+        status=status,
+        tracking_uri="sqlite:///mlflow.db",
+        studies=(study,),
+        started_at=1000.0,
+        updated_at=ended or 1030.0,
+        ended_at=ended,
+        error="every trial of cola failed" if status == "failed" else "",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
