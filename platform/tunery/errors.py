@@ -35,7 +35,7 @@ class InputError(TuneryError):
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake in a file. `line` and `column` count from 1."""
+    """One mistake in a file. `line` and `column` count from 1; 0 where it stands in none (`--set`)."""
 
     file: str
     line: int
@@ -43,7 +43,8 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.message}"
 
 
 class SpecError(InputError):

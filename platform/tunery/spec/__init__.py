@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tunery.spec.load import load_spec, parse_spec
 from tunery.spec.space import Choice, IntUniform, LogUniform, Range, Uniform, Value
 from tunery.spec.types import (
     API_VERSION,
@@ -35,4 +36,6 @@ __all__ = [
     "TrackingSpec",
     "Uniform",
     "Value",
+    "load_spec",
+    "parse_spec",
 ]
