@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tunery.cluster.messages import (
@@ -130,12 +131,7 @@ class Desk:
         if messages:
             await self._take(pack, messages)
         orders = self._orders(pack)
-        if wait_s > 0 and orders == Orders():
-            async with self._changed:
-                try:
-                    await asyncio.wait_for(self._changed.wait_for(lambda: self._has_orders(pack)), wait_s)
-                except TimeoutError:
-                    return orders
+        if orders == Orders() and await self._wait(lambda: self._has_orders(pack), wait_s):
             orders = self._orders(pack)
         return orders
 
@@ -178,11 +174,7 @@ class Desk:
 
     async def events(self, after: int, *, wait_s: float) -> Events:
         """What happened since event number `after`; awaits up to `wait_s` for the next."""
-        async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait_for(lambda: len(self._events) > after), wait_s)
-            except TimeoutError:
-                return Events(after)
+        await self._wait(lambda: len(self._events) > after, wait_s)
         return Events(len(self._events), tuple(self._events[after:]))
 
     async def give_up_base(self, base: str, reason: str) -> None:
@@ -204,6 +196,12 @@ class Desk:
         async with self._changed:
             self._changed.notify_all()
 
+    async def close(self) -> None:
+        """Send the packs home; each writes a checkpoint of every seat before it goes."""
+        self._closing = True
+        async with self._changed:
+            self._changed.notify_all()
+
     async def recall(self, events: Sequence[Event]) -> None:
         """Tell the driver what a study knew before it began."""
         self._events.extend(("", event) for event in events)
@@ -213,6 +211,14 @@ class Desk:
     async def seated(self) -> Collection[SeatName]:
         """The seats in packs now."""
         return tuple(name for name, seat in self._seats.items() if seat.pack)
+
+    async def _wait(self, condition: Callable[[], bool], wait_s: float) -> bool:
+        """Whether the condition holds, or came to hold within `wait_s`."""
+        if wait_s > 0 and not condition():
+            async with self._changed:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait_for(condition), wait_s)
+        return condition()
 
     async def _record(self, pack: str, event: Event) -> None:
         self._events.append((pack, event))

@@ -6,12 +6,11 @@ PEFT adapter when it is the best so far) and reports, in this order: a report th
 
 from __future__ import annotations
 
-import json
 import resource
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,10 @@ from tunery.cluster.messages import (
     SeatOrder,
     Seated,
 )
+from tunery.cluster.reports import REPORTS, STATE, read_reports, write_reports
 from tunery.plan import TrialConfig
 from tunery.runs import RunFolder
 from tunery.tasks import metrics
-
-STATE = "seat.safetensors"
-REPORTS = "reports.json"
-"""Files of a checkpoint; those of the best one hold the adapter too."""
 
 VISIT_INTERVAL_S = 0.1
 """Least time between two visits to the desk while training."""
@@ -173,7 +169,7 @@ class _Host:
     def _restore(seat: _Seat, checkpoint: Checkpoint | None) -> SeatState | None:
         if checkpoint is None:
             return None
-        seat.reports = read_reports(checkpoint)
+        seat.reports = read_reports(checkpoint.read(REPORTS))
         return SeatState.from_bytes(checkpoint.read(STATE))
 
     def _drop(self, name: SeatName) -> None:
@@ -278,7 +274,7 @@ class _Host:
         name = str(seat.order.name)
         files = {
             STATE: self.pack.state(name).to_bytes(),
-            REPORTS: json.dumps([asdict(report) for report in seat.reports]).encode(),
+            REPORTS: write_reports(seat.reports),
         }
         if best:
             with tempfile.TemporaryDirectory() as folder:
@@ -292,11 +288,6 @@ class _Host:
         seat.log.parent.mkdir(parents=True, exist_ok=True)
         with seat.log.open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
-
-
-def read_reports(checkpoint: Checkpoint) -> list[Report]:
-    """Every report of a seat up to a checkpoint."""
-    return [Report(**report) for report in json.loads(checkpoint.read(REPORTS))]
 
 
 def _line(report: Report) -> str:

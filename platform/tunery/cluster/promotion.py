@@ -1,0 +1,153 @@
+"""The end of a study: its best adapter becomes a registered version, and the gate decides about the alias."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from storage.checkpoints import CheckpointStore
+from storage.registry import Registry, Version
+from tunery import __version__
+from tunery.cluster.messages import SeatName, StudyData
+from tunery.cluster.recorder import Recorder
+from tunery.cluster.reports import REPORTS, STATE
+from tunery.errors import RunError, UnreachableError
+from tunery.inference.card import AdapterCard, Score
+from tunery.inference.gate import decide
+from tunery.plan import Plan, Study
+from tunery.profile import Profile
+from tunery.runs import RunFolder, StudyState, TrialState
+from tunery.tasks import get
+
+SHIPMENT_S = 300.0
+"""What a registration waits for the trial's run and artifacts to be in MLflow."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a study's best adapter."""
+
+    model: str
+    version: str
+    champion: bool
+    verdict: str
+
+
+@ray.remote(num_cpus=0, max_retries=1)
+def measure(folder: Path, study: Study) -> float:
+    """The objective of an adapter on a study's evaluation data; in a process of its own, since it loads torch."""
+    from tunery.cluster.data import read
+    from tunery.inference.evaluate import evaluate
+    from tunery.inference.predictor import Predictor
+
+    task = get(study.task)
+    sets = {split.name: read(study, task, split.name) for split in task.eval_splits if not split.optional}
+    return evaluate(Predictor.load(str(folder)), task, sets).objective
+
+
+@dataclass(frozen=True)
+class Promoter:
+    """Registers and promotes, for one run."""
+
+    folder: RunFolder
+    plan: Plan
+    profile: Profile
+    recorder: Recorder
+
+    def promote(self, study: Study, data: StudyData, state: StudyState) -> Outcome:
+        """Register the best trial's adapter and let the gate decide.
+
+        Raises UnreachableError where MLflow does not take the adapter in time, storage.errors.RegistryError where
+        it refuses.
+        """
+        trial = next(trial for trial in state.trials if trial.number == state.best)
+        assert trial.objective is not None
+        name = SeatName(study.name, trial.number)
+        card = self._card(study, data, trial, trial.objective)
+        adapter = self._adapter(name, data, card)
+        self.recorder.adapter(name, adapter)
+        self.recorder.summary(study.name, trial.metrics, step=trial.step)
+        if not self.recorder.shipper.drain(SHIPMENT_S):
+            raise UnreachableError(
+                f"the adapter of {name} is not registered: {self.recorder.shipper.problem}; it lies in {adapter}. "
+                f"When MLflow answers again: platform resume {self.plan.run_id}"
+            )
+        run_id = self.recorder.shipper.run_id(study.name, trial.number)
+        assert run_id is not None
+        registry = Registry(self.profile.tracking_uri)
+        version = registry.register(study.registry_name, run_id=run_id, artifact_path="adapter", tags=card.tags())
+        return self._gate(registry, study, version, card.score)
+
+    def _gate(self, registry: Registry, study: Study, version: Version, candidate: Score) -> Outcome:
+        model = study.registry_name
+        champion = registry.champion(model, study.alias)
+        if champion is not None and champion.version == version.version:
+            return Outcome(model, version.version, champion=True, verdict="it holds the alias already")
+        score = None if champion is None else self._score(registry, champion, study, candidate)
+        verdict = decide(candidate, score, direction=get(study.task).direction, min_gain=study.min_gain)
+        facts = {
+            "by": f"{getpass.getuser()} ({self.plan.run_id})",
+            "why": verdict.why,
+            "objective": candidate.objective,
+            "from_value": score.value if score else None,
+            "to_value": candidate.value,
+        }
+        if verdict.promote:
+            registry.promote(model, version.version, study.alias, **facts)
+        else:
+            registry.refuse(model, version.version, study.alias, **facts)
+        return Outcome(model, version.version, champion=verdict.promote, verdict=verdict.why)
+
+    def _score(self, registry: Registry, champion: Version, study: Study, candidate: Score) -> Score:
+        """The champion's score on the candidate's data: as recorded where that is the same, else measured now."""
+        recorded = Score.from_tags(champion.tags)
+        if recorded is not None and recorded.comparable(candidate):
+            return recorded
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = registry.download(champion, Path(scratch))
+            value = ray.get(measure.remote(folder, study))
+        return Score(candidate.objective, value, candidate.data_fingerprint)
+
+    def _adapter(self, name: SeatName, data: StudyData, card: AdapterCard) -> Path:
+        """The folder that is kept: PEFT's files from the best checkpoint, the tokenizer, the card."""
+        best = CheckpointStore(self.folder.checkpoints(name.study, name.number)).best()
+        if best is None:
+            raise RunError(f"trial {name} has no checkpoint that can be read: nothing to register")
+        target = self.folder.adapter(name.study, name.number)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(data.tokenizer, target)
+        for file in best.files:
+            if file not in (STATE, REPORTS):
+                (target / file).write_bytes(best.read(file))
+        card.write(target)
+        return target
+
+    def _card(self, study: Study, data: StudyData, trial: TrialState, objective: float) -> AdapterCard:
+        task = get(study.task)
+        config = study.trial(trial.config)
+        return AdapterCard(
+            task=task.name,
+            kind=task.kind,
+            labels=task.labels,
+            base={
+                "id": study.model.id,
+                "revision": study.model.revision,
+                "quantisation": study.tuner.quantisation,
+                "dtype": study.model.dtype,
+            },
+            objective={"name": task.objective_name, "value": objective},
+            direction=task.direction,
+            metrics=trial.metrics,
+            data_fingerprint=data.fingerprint,
+            max_length=config.train.max_length,
+            method=config.tuner.method,
+            run_id=self.plan.run_id,
+            study=study.name,
+            trial=trial.number,
+            tunery=__version__,
+        )

@@ -1,0 +1,242 @@
+"""The desk on a plain event loop: what seats, packs and the driver see of each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunery.cluster.desk import Desk
+from tunery.cluster.messages import (
+    Ended,
+    Failed,
+    Joined,
+    Left,
+    Orders,
+    Report,
+    Reported,
+    SeatName,
+    SeatOrder,
+    Seated,
+    StudyData,
+)
+
+DATA = StudyData("cola", Path("t"), {}, Path("k"), "f", 1, 1, 1, ())
+
+
+def order(number: int, *, base: str = "b", study: str = "cola") -> SeatOrder:
+    return SeatOrder(SeatName(study, number), base, "{}", {"train.epochs": 1}, DATA)
+
+
+def report(index: int, *, final: bool = False) -> Report:
+    return Report(index, index + 1, 2, index + 1.0, 2, 0.5, best=True, final=final, metrics={}, at_ms=index)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 20))
+
+
+async def desk_with(*numbers: int, capacity: int = 2) -> tuple[Desk, int, Orders]:
+    desk = Desk(clock=lambda: 1.0)
+    for number in numbers:
+        await desk.join(order(number))
+    incarnation = await desk.open_pack("p", base="b", capacity=capacity)
+    return desk, incarnation, await desk.visit("p", incarnation, [])
+
+
+def test_a_pack_takes_as_many_seats_as_it_has_places_in_the_order_they_came() -> None:
+    async def test() -> None:
+        _, _, orders = await desk_with(0, 1, 2)
+        assert [o.name.number for o in orders.take] == [0, 1]
+
+    run(test())
+
+
+def test_a_seat_that_leaves_makes_room_for_one_that_waits() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0, 1, 2)
+        await desk.leave(SeatName("cola", 0), "pruned")
+        orders = await desk.visit("p", incarnation, [])
+        assert orders == Orders(take=(order(2),), drop=(SeatName("cola", 0),))
+
+    run(test())
+
+
+def test_a_pack_of_another_base_takes_nothing() -> None:
+    async def test() -> None:
+        desk, _, _ = await desk_with()
+        await desk.join(order(0, base="other"))
+        incarnation = await desk.open_pack("q", base="b", capacity=2)
+        assert await desk.visit("q", incarnation, []) == Orders()
+
+    run(test())
+
+
+def test_a_report_reaches_the_seat_that_awaits_it() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        waiting = asyncio.create_task(desk.next_report(SeatName("cola", 0), 0))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await desk.visit("p", incarnation, [Reported(SeatName("cola", 0), report(0))])
+        assert await waiting == report(0)
+
+    run(test())
+
+
+def test_a_pack_that_waits_for_work_is_woken_by_a_join() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with()
+        waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
+        await asyncio.sleep(0)
+        await desk.join(order(5))
+        assert [o.name.number for o in (await waiting).take] == [5]
+
+    run(test())
+
+
+def test_reports_replayed_from_a_checkpoint_count_once() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        name = SeatName("cola", 0)
+        await desk.visit("p", incarnation, [Reported(name, report(0))])
+        incarnation = await desk.open_pack("p", base="b", capacity=2)
+        assert (await desk.visit("p", incarnation, [])).take == (order(0),)
+        await desk.visit("p", incarnation, [Reported(name, report(0)), Reported(name, report(1, final=True))])
+        assert await desk.next_report(name, 1) == report(1, final=True)
+        events = await desk.events(0, wait_s=0)
+        assert sum(isinstance(event, Reported) for _, event in events.events) == 2
+
+    run(test())
+
+
+def test_a_pack_given_up_for_dead_is_sent_home_and_not_heard() -> None:
+    async def test() -> None:
+        desk, old, _ = await desk_with(0)
+        await desk.open_pack("p", base="b", capacity=2)
+        assert (await desk.visit("p", old, [Reported(SeatName("cola", 0), report(0))])).close
+        events = await desk.events(0, wait_s=0)
+        assert not any(isinstance(event, Reported) for _, event in events.events)
+
+    run(test())
+
+
+def test_the_seats_of_a_lost_pack_go_to_another() -> None:
+    async def test() -> None:
+        desk, _, _ = await desk_with(0)
+        other = await desk.open_pack("q", base="b", capacity=2)
+        assert (await desk.visit("q", other, [])).take == ()
+        await desk.lose_pack("p")
+        assert (await desk.visit("q", other, [])).take == (order(0),)
+
+    run(test())
+
+
+def test_a_failed_seat_is_told_why_and_frees_its_place() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0, 1, capacity=1)
+        name = SeatName("cola", 0)
+        orders = await desk.visit("p", incarnation, [Failed(name, "loss is nan", 5)])
+        assert await desk.next_report(name, 0) == Ended("failed", "loss is nan")
+        assert orders.take == (order(1),)
+        await desk.leave(name, "failed")
+        left = [event for _, event in (await desk.events(0, wait_s=0)).events if isinstance(event, Left)]
+        assert left == [Left(name, "failed", "loss is nan", 1000)]
+
+    run(test())
+
+
+def test_a_seat_whose_process_died_joins_again_without_a_second_seat() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        await desk.visit("p", incarnation, [Reported(SeatName("cola", 0), report(0))])
+        await desk.join(order(0))
+        assert await desk.next_report(SeatName("cola", 0), 0) == report(0)
+        joined = [event for _, event in (await desk.events(0, wait_s=0)).events if isinstance(event, Joined)]
+        assert len(joined) == 1
+
+    run(test())
+
+
+def test_no_seat_waits_for_a_base_that_was_given_up() -> None:
+    async def test() -> None:
+        desk, _, _ = await desk_with(0)
+        await desk.give_up_base("b", "no such model")
+        await desk.join(order(1))
+        for number in (0, 1):
+            assert await desk.next_report(SeatName("cola", number), 0) == Ended("failed", "no such model")
+
+    run(test())
+
+
+def test_closing_sends_the_packs_home() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
+        await asyncio.sleep(0)
+        await desk.close()
+        assert (await waiting).close
+
+    run(test())
+
+
+def test_an_abandoned_study_leaves_no_seat_behind() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        await desk.join(order(0, study="rte"))
+        await desk.abandon("cola")
+        orders = await desk.visit("p", incarnation, [])
+        assert orders.drop == (SeatName("cola", 0),)
+        assert [o.name.study for o in orders.take] == ["rte"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("packs", [1, 3])
+def test_every_seat_reaches_its_end_whatever_the_packs_do(packs: int) -> None:
+    async def pack(desk: Desk, name: str) -> None:
+        incarnation = await desk.open_pack(name, base="b", capacity=4)
+        seats: dict[SeatName, int] = {}
+        messages: list[Any] = []
+        visits = 0
+        while not (orders := await desk.visit(name, incarnation, messages, wait_s=0.2)).close:
+            visits += 1
+            if visits % 7 == 0:  # it dies, and comes back knowing nothing
+                incarnation, seats, messages = await desk.open_pack(name, base="b", capacity=4), {}, []
+                continue
+            for dropped in orders.drop:
+                seats.pop(dropped, None)
+            seats |= {taken.name: 0 for taken in orders.take}
+            messages = [Seated(taken.name, 0, 0) for taken in orders.take]
+            for seat in list(seats):
+                messages.append(Reported(seat, report(seats[seat], final=seats[seat] == 1)))
+                seats[seat] += 1
+                if seats[seat] == 2:
+                    del seats[seat]
+
+    async def seat(desk: Desk, number: int) -> None:
+        name = SeatName("cola", number)
+        await desk.join(order(number))
+        heard = 0
+        while True:
+            answer = await desk.next_report(name, heard)
+            assert isinstance(answer, Report)
+            assert answer.index == heard
+            heard += 1
+            if answer.final:
+                await desk.leave(name, "finished")
+                return
+
+    async def test() -> None:
+        desk = Desk()
+        hosts = [asyncio.create_task(pack(desk, f"p{number}")) for number in range(packs)]
+        await asyncio.gather(*(seat(desk, number) for number in range(30)))
+        await desk.close()
+        await asyncio.gather(*hosts)
+        ends = [event for _, event in (await desk.events(0, wait_s=0)).events if isinstance(event, Left)]
+        assert len(ends) == 30
+
+    run(test())
