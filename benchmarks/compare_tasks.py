@@ -1,0 +1,86 @@
+"""Quality and speed task by task: the same trials by HF Trainer + PEFT and by the engine, side by side in one run.
+
+    python -m benchmarks.compare_tasks --data ../shared/data/glue --epochs 3 --max-train 2000 \\
+        --seeds-of cola=42,43,44 stsb=42,43,44
+
+Every trial is evaluated after each epoch, and its best evaluation counts, for both. The mean over the seeds is
+compared; the spread of the rival's seeds is printed beside the difference.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from benchmarks import arms, measure, options
+from benchmarks.measure import ArmResult
+from tunery import tasks
+
+TASKS = ("cola", "sst2", "stsb", "wnli", "qnli", "mnli", "qqp")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = options.parser(str(__doc__).partition("\n")[0])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="a trial each")
+    parser.add_argument("--seeds-of", nargs="*", default=[], metavar="TASK=SEED,SEED", help="other seeds for a task")
+    parser.add_argument("--rival", default="hf-grouped", choices=("hf-dynamic", "hf-grouped", "hf-grouped-per-core"))
+    parser.add_argument("--arm", default="ours-per-core", choices=("ours-one", "ours-packed", "ours-per-core"))
+    chosen = parser.parse_args(arguments)
+    other = _other_seeds(chosen.seeds_of)
+    known = arms.known(chosen.cores)
+    where = measure.machine()
+    results: dict[str, list[ArmResult]] = {}
+    for task in chosen.tasks:
+        work = options.workload(chosen, task)
+        seeds = other.get(task, chosen.seeds)
+        results[task] = [
+            arms.run(known[name], work, seeds, limit=None, each_epoch=True) for name in (chosen.rival, chosen.arm)
+        ]
+        print(table({task: results[task]}), flush=True)
+    print(table(results))
+    content = {
+        "machine": where,
+        "options": options.described(chosen),
+        "results": {task: measure.plain(pair) for task, pair in results.items()},
+    }
+    print(f"written: {measure.save(chosen.name or 'compare_tasks', content)}")
+
+
+def table(results: Mapping[str, Sequence[ArmResult]]) -> str:
+    """A row a task: the rival first, ours second."""
+    header = ["task", "metric", "seeds", "rival", "ours", "difference", "rival's spread", "rival s", "ours s", "speed"]
+    rows = []
+    for task, (rival, ours) in results.items():
+        theirs_by_seed = [seed.objective for seed in rival.seeds]
+        theirs, mine = statistics.mean(theirs_by_seed), statistics.mean(seed.objective for seed in ours.seeds)
+        spread = f"{statistics.stdev(theirs_by_seed):.4f}" if len(theirs_by_seed) > 1 else "one seed"
+        rows.append(
+            [
+                task,
+                tasks.get(task).objective_name,
+                str(len(ours.seeds)),
+                f"{theirs:.4f}",
+                f"{mine:.4f}",
+                f"{mine - theirs:+.4f}",
+                spread,
+                f"{rival.train_s:.1f}",
+                f"{ours.train_s:.1f}",
+                f"{ours.examples_per_s / rival.examples_per_s:.2f}x",
+            ]
+        )
+    return measure.table(header, rows)
+
+
+def _other_seeds(texts: Sequence[str]) -> dict[str, list[int]]:
+    seeds = {}
+    for text in texts:
+        task, equals, numbers = text.partition("=")
+        if not equals:
+            raise SystemExit(f"--seeds-of {text}: write it as TASK=SEED,SEED")
+        seeds[task] = [int(number) for number in numbers.split(",")]
+    return seeds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What an arm reports, and the clock it is measured with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RESULTS = Path(__file__).parent / "results"
+UNTIMED_STEPS = 3
+"""First steps left out of a rate: they pay for allocations and for threads that start."""
+
+
+class Stopwatch:
+    """Times optimiser steps; what happens between `pause` and its end counts for nothing."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._paused = 0.0
+        self._laps: list[tuple[float, int]] = []
+
+    def start(self) -> None:
+        self._start, self._paused, self._laps = time.perf_counter(), 0.0, []
+
+    def lap(self, examples: int) -> None:
+        """A step has ended that trained on so many examples."""
+        self._laps.append((time.perf_counter() - self._start - self._paused, examples))
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, without the pauses."""
+        return self._laps[-1][0] if self._laps else 0.0
+
+    @property
+    def paused_s(self) -> float:
+        return self._paused
+
+    @property
+    def steps(self) -> int:
+        return len(self._laps)
+
+    @property
+    def examples(self) -> int:
+        return sum(examples for _, examples in self._laps)
+
+    @property
+    def timed_examples(self) -> int:
+        """Examples of all steps but the first few."""
+        return sum(count for _, count in self._laps[self._untimed() :])
+
+    @property
+    def timed_seconds(self) -> float:
+        """Seconds of those steps."""
+        untimed = self._untimed()
+        return self.seconds - (self._laps[untimed - 1][0] if untimed else 0.0)
+
+    def _untimed(self) -> int:
+        return max(0, min(UNTIMED_STEPS, len(self._laps) - 1))
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One trial's quality."""
+
+    seed: int
+    objective: float
+    """At the best evaluation."""
+    metrics: Mapping[str, float]
+    """At that evaluation, by the task's names."""
+    final: Mapping[str, float]
+    """At the last evaluation."""
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What one arm did in one repetition."""
+
+    arm: str
+    examples_per_s: float
+    """Over all trials that trained at the same time."""
+    train_s: float
+    """Wall seconds of training, all seeds, without loading, tokenising and evaluating."""
+    eval_s: float
+    steps: int
+    """Optimiser steps a trial."""
+    peak_mib: float
+    """Largest resident set of a process, in MiB."""
+    seeds: tuple[SeedResult, ...] = field(default=())
+
+
+def together(arm: str, parts: Sequence[ArmResult]) -> ArmResult:
+    """The result of an arm whose processes ran at the same time."""
+    return ArmResult(
+        arm=arm,
+        examples_per_s=sum(part.examples_per_s for part in parts),
+        train_s=max(part.train_s for part in parts),
+        eval_s=max(part.eval_s for part in parts),
+        steps=max(part.steps for part in parts),
+        peak_mib=sum(part.peak_mib for part in parts),
+        seeds=tuple(seed for part in parts for seed in part.seeds),
+    )
+
+
+def median_rate(results: Sequence[ArmResult]) -> float:
+    return statistics.median(result.examples_per_s for result in results)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A GitHub table: it reads well in a terminal and in docs/results.md."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what a figure was got."""
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "peft", "accelerate")
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load_at_start": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
+
+
+def save(name: str, content: Mapping[str, Any]) -> Path:
+    """Write benchmarks/results/NAME.json."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def plain(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
+    return [asdict(result) for result in results]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,69 @@
+"""Our arm: the engine's pack, driven directly, one seat a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from benchmarks.measure import SeedResult, Stopwatch
+from benchmarks.workload import Workload
+from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec
+from tunery import tasks
+from tunery.tasks import metrics as task_metrics
+
+
+def train(
+    workload: Workload, seeds: Sequence[int], watch: Stopwatch, *, limit: int | None, each_epoch: bool
+) -> list[SeedResult]:
+    """Train all seeds at once in one pack. `limit` and `each_epoch` as in `benchmarks.hf.train`."""
+    task = tasks.get(workload.task)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base = Base.load(BaseSpec(workload.model, None, workload.tuner.quantisation, "float32"), device)
+    pack = Pack(base)
+    for seed in seeds:
+        pack.join(
+            SeatSpec(
+                name=str(seed),
+                tuner=workload.tuner,
+                train=workload.train.model_copy(update={"seed": seed}),
+                head=HeadSpec(task.kind, task.labels),
+                train_set=workload.train_set,
+                eval_sets=workload.eval_sets,
+            )
+        )
+    evaluations = _loop(pack, workload.task, watch, limit=limit, each_epoch=each_epoch)
+    results = []
+    for seed in seeds:
+        history = evaluations[str(seed)]
+        best = max(history, key=lambda metrics: task_metrics.objective(task, metrics))
+        results.append(SeedResult(seed, task_metrics.objective(task, best), best, history[-1]))
+    return results
+
+
+def _loop(
+    pack: Pack, task_name: str, watch: Stopwatch, *, limit: int | None, each_epoch: bool
+) -> dict[str, list[dict[str, float]]]:
+    evaluations: dict[str, list[dict[str, float]]] = {name: [] for name in pack.seats}
+    steps = 0
+    watch.start()
+    while pack.seats:
+        reports = pack.step()
+        watch.lap(sum(report.examples for report in reports.values()))
+        steps += 1
+        diverged = {name: report.diverged for name, report in reports.items() if report.diverged}
+        assert not diverged, f"seats diverged: {diverged}"
+        ended = {name for name in pack.seats if pack.progress(name).finished or steps == limit}
+        due = ended | {name for name in pack.seats if each_epoch and pack.progress(name).evaluation_due}
+        if due:
+            with watch.pause():
+                for name, splits in pack.evaluate(sorted(due)).items():
+                    evaluations[name].append(_score(task_name, splits))
+        for name in ended:
+            pack.leave(name)
+    return evaluations
+
+
+def _score(task_name: str, splits: Mapping[str, Evaluation]) -> dict[str, float]:
+    scored = {split: (evaluation.logits, evaluation.labels) for split, evaluation in splits.items()}
+    return task_metrics.score(tasks.get(task_name), scored)
