@@ -1,32 +1,41 @@
-"""How a model is tuned. A folder with a `config.py` is a method; the rest of it is torch and imported on use.
+"""How a model is tuned: a folder a method, and the engine that trains many seats on one frozen base.
 
-This module, `tuners.config`, `tuners.errors` and the methods' `config` modules are light: the client imports them.
+Light: this module and every `config.py` load no torch. What trains lies in `tuners.engine` and `<method>/layer.py`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from functools import cache
+from difflib import get_close_matches
 from pathlib import Path
 
-from tuners.config import TunerConfig
-from tuners.errors import TunerError
+from tuners.config import TrainConfig, TunerConfig
+from tuners.errors import ExportError, SeatError, TunerError
 
-__all__ = ["config_class", "names"]
+__all__ = ["ExportError", "SeatError", "TrainConfig", "TunerConfig", "TunerError", "config_class", "names"]
 
 
-@cache
 def names() -> tuple[str, ...]:
-    """The methods, by their folders' names, without importing them."""
-    folder = Path(__file__).parent
-    found = (module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
-    return tuple(sorted(name for name in found if (folder / name / "config.py").is_file()))
+    """The methods: the folders here that have a `config.py`. Imports none of them."""
+    # Looking for a spec would import the folder, and the engine's loads torch.
+    found = (module.name for root in __path__ for module in pkgutil.iter_modules([root]) if _has_config(root, module.name))
+    return tuple(sorted(found))
 
 
 def config_class(name: str) -> type[TunerConfig]:
-    """A method's configuration class. Imports its `config` module only. TunerError where there is no such method."""
+    """The configuration of a method.
+
+    Raises TunerError for a name that is none, naming those that are.
+    """
     if name not in names():
-        raise TunerError(f"unknown tuning method {name!r}; known: {', '.join(names())}")
-    found: type[TunerConfig] = importlib.import_module(f"tuners.{name}.config").Config
+        near = get_close_matches(name, names(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        raise TunerError(f"unknown tuning method {name!r}{hint} known: {', '.join(names())}")
+    found = importlib.import_module(f"tuners.{name}.config").Config
+    assert issubclass(found, TunerConfig)
     return found
+
+
+def _has_config(root: str, name: str) -> bool:
+    return Path(root, name, "config.py").is_file()

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Quantisation = Literal["none", "nf4", "nf4-double"]
+
 
 class Frozen(BaseModel):
     """Strict and immutable: unknown keys are errors, and a value is what it was at creation."""
@@ -18,6 +20,11 @@ class TunerConfig(Frozen):
 
     method: str
     """The folder's name under `tuners/`."""
+
+    @property
+    def quantisation(self) -> Quantisation:
+        """How the frozen base is kept; seats share a pack only where it is the same."""
+        return "none"
 
 
 class TrainConfig(Frozen):

@@ -1,0 +1,33 @@
+"""The packed training engine: many seats at once on one frozen base. Loads torch."""
+
+from __future__ import annotations
+
+from tuners.engine.base import Base
+from tuners.engine.pack import Pack
+from tuners.engine.state import SeatState
+from tuners.engine.types import (
+    AnyExample,
+    BaseSpec,
+    Evaluation,
+    Example,
+    Examples,
+    HeadSpec,
+    Progress,
+    SeatSpec,
+    StepReport,
+)
+
+__all__ = [
+    "AnyExample",
+    "Base",
+    "BaseSpec",
+    "Evaluation",
+    "Example",
+    "Examples",
+    "HeadSpec",
+    "Pack",
+    "Progress",
+    "SeatSpec",
+    "SeatState",
+    "StepReport",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tuners.config import Quantisation
 from tuners.lora.config import Config as LoraConfig
 
 
@@ -13,3 +14,8 @@ class Config(LoraConfig):
     method: Literal["qlora"] = "qlora"  # type: ignore[assignment]
     double_quantisation: bool = True
     """Quantise the blocks' scales too."""
+
+    @property
+    def quantisation(self) -> Quantisation:
+        """NF4, with or without the second quantisation."""
+        return "nf4-double" if self.double_quantisation else "nf4"

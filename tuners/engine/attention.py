@@ -1,0 +1,131 @@
+"""Attention over sequences that lie end to end: none sees another.
+
+Registered once under a name of ours; it keeps no state, since every attention module of a packed backbone carries the
+`Context` of its base.
+"""
+
+# T tokens, M padded places, H heads, K key heads, D elements a head, N sequences of a bucket, L its longest
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from tuners.engine.context import Context
+from tuners.engine.layout import Bucket
+from tuners.engine.streams import keep_attention, masked
+from tuners.errors import TunerError
+
+NAME = "tunery_packed"
+
+
+def prepare(backbone: nn.Module, context: Context) -> None:
+    """Give each attention module its context and its site."""
+    for site, module in enumerate(backbone.modules()):
+        if hasattr(module, "is_causal"):
+            module.packed_context = context  # type: ignore[assignment]  # a plain attribute, not a submodule
+            module.packed_site = site  # type: ignore[assignment]
+
+
+class _Scatter(torch.autograd.Function):
+    """[T, W] -> [M, W], padding with zeros; its backward is a gather."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor, padded: int) -> Tensor:
+        ctx.places = places
+        out = x.new_zeros(padded, x.shape[1])
+        return out.index_copy_(0, places, x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0].index_select(0, ctx.places), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """[M, W] -> [T, W]; its backward is a scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+        ctx.places, ctx.padded = places, x.shape[0]
+        return x.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        out = gradients[0].new_zeros(ctx.padded, gradients[0].shape[1])
+        return out.index_copy_(0, ctx.places, gradients[0]), None
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
+    context = module.packed_context
+    assert isinstance(context, Context)
+    assert attention_mask is None
+    layout, causal = context.layout, bool(module.is_causal)
+    _, heads, tokens, size = query.shape
+    if sliding_window is not None and layout.buckets[-1].length > sliding_window:
+        raise TunerError(f"a sequence of {layout.buckets[-1].length} tokens is above the model's window {sliding_window}")
+    flat = torch.cat([x.transpose(1, 2).reshape(tokens, -1) for x in (query, key, value)], 1)
+    places: Tensor = _Scatter.apply(flat, layout.places, layout.padded)  # type: ignore[no-untyped-call]
+    outputs = []
+    for bucket in layout.buckets:
+        part = places[bucket.start : bucket.start + bucket.count * bucket.length].view(bucket.count, bucket.length, -1)
+        q, k, v = (x.unflatten(-1, (-1, size)).transpose(1, 2) for x in part.split(_widths(query, key), -1))
+        if dropout:
+            keys = context.row_keys.index_select(0, bucket.sequences)
+            keep = keep_attention(keys, _site(module), heads, bucket.length, dropout)
+            out = _with_dropout(q, k, v, bucket, keep, dropout, scaling, causal)
+        else:
+            k, v = _repeated(k, heads), _repeated(v, heads)
+            # In a bucket of single tokens the causal kernel has nothing to hide.
+            hide = causal and bucket.length > 1
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, is_causal=hide, scale=scaling)
+        outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
+    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    gathered: Tensor = _Gather.apply(joined, layout.places)  # type: ignore[no-untyped-call]
+    return gathered.view(1, tokens, heads, size), None
+
+
+def _site(module: nn.Module) -> int:
+    site = module.packed_site
+    assert isinstance(site, int)
+    return site
+
+
+def _widths(query: Tensor, key: Tensor) -> list[int]:
+    wide, narrow = query.shape[1] * query.shape[3], key.shape[1] * key.shape[3]
+    return [wide, narrow, narrow]
+
+
+def _repeated(x: Tensor, heads: int) -> Tensor:
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
+
+
+def _with_dropout(
+    q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, keep: Tensor, p: float, scaling: float | None, causal: bool
+) -> Tensor:
+    """q [N, H, L, D], k and v [N, K, L, D], keep [N, H, L, L] -> [N, H, L, D]: dropout on the probabilities."""
+    k, v = _repeated(k, q.shape[1]), _repeated(v, q.shape[1])
+    scores = torch.matmul(q * (q.shape[-1] ** -0.5 if scaling is None else scaling), k.transpose(2, 3))
+    if bucket.mask is not None:
+        scores = scores.masked_fill(~bucket.mask, float("-inf"))
+    if causal:
+        later = torch.ones(bucket.length, bucket.length, dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    return torch.matmul(masked(scores.softmax(-1), keep, p), v)
+
+
+AttentionInterface.register(NAME, packed_attention)

@@ -1,0 +1,109 @@
+"""Parameters, gradients and AdamW's moments of many seats as rows of a matrix, so that an update is one pass.
+
+Rows of about the same length share a bank, so that a small seat does not pay for a large one.
+"""
+
+# S rows, P parameters of the longest row, rounded up
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuners.engine.method import Segment
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+class Row:
+    """One seat's part of a bank. Its tensors move when the bank is rebuilt; its views are asked for anew."""
+
+    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+        # Biases last, so that what decays is one slice.
+        self.segments = tuple(sorted(segments, key=lambda segment: not segment.decay))
+        self.size = sum(segment.size for segment in segments)
+        self.decayed = sum(segment.size for segment in segments if segment.decay)
+        self.width = rounded(self.size)
+        self.theta, self.m, self.v, self.g = (torch.zeros(self.width, device=device) for _ in range(4))
+        self.step = 0
+        """Updates done."""
+
+    def views(self, values: Tensor) -> dict[str, Tensor]:
+        """Of theta or g: each segment by its name."""
+        found, start = {}, 0
+        for segment in self.segments:
+            found[segment.name] = values[start : start + segment.size].view(segment.shape)
+            start += segment.size
+        return found
+
+    def leave_bank(self) -> None:
+        """Take the values along; the bank's memory may go."""
+        self.theta, self.m, self.v, self.g = (x.clone() for x in (self.theta, self.m, self.v, self.g))
+
+
+def rounded(size: int) -> int:
+    """The width of a bank for rows of `size`: at most a quarter more, and a multiple of 64."""
+    quarter = max(64, 1 << max(0, (size - 1).bit_length() - 3))
+    return -(-size // quarter) * quarter
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update needs to know of a row."""
+
+    learning_rate: float
+    weight_decay: float
+    clip_norm: float
+
+
+class Bank:
+    """Rows of one width in one piece of memory: theta, m, v, g [S, P]."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        assert len({row.width for row in rows}) == 1
+        self.rows = tuple(rows)
+        self._theta, self._m, self._v, self._g = (
+            torch.stack([getattr(row, name) for row in rows]) for name in ("theta", "m", "v", "g")
+        )
+        self._scratch, self._root = torch.empty_like(self._theta), torch.empty_like(self._theta)
+        for index, row in enumerate(rows):
+            row.theta, row.m, row.v, row.g = self._theta[index], self._m[index], self._v[index], self._g[index]
+
+    def zero_gradients(self) -> None:
+        """Before a step."""
+        self._g.zero_()
+
+    def norms(self) -> list[float]:
+        """[S] L2 norms of the gradients."""
+        values: list[float] = torch.linalg.vector_norm(self._g, dim=1).tolist()
+        return values
+
+    def update(self, norms: Sequence[float], updates: Sequence[Update]) -> None:
+        """Clip by `norms` and do one step of AdamW, each row with its own numbers; as torch.optim.AdamW does it."""
+        for row, update in zip(self.rows, updates, strict=True):
+            row.step += 1
+            if update.weight_decay:
+                row.theta[: row.decayed].mul_(1 - update.learning_rate * update.weight_decay)
+        pairs = list(zip(norms, updates, strict=True))
+        self._g.mul_(self._column(min(1.0, update.clip_norm / (norm + 1e-6)) for norm, update in pairs))
+        self._m.lerp_(self._g, 1 - _BETA1)
+        self._v.mul_(_BETA2).addcmul_(self._g, self._g, value=1 - _BETA2)
+        root = torch.sqrt(self._v, out=self._root)
+        root.div_(self._column((1 - _BETA2**row.step) ** 0.5 for row in self.rows)).add_(_EPSILON)
+        rates = (u.learning_rate / (1 - _BETA1**row.step) for row, u in zip(self.rows, updates, strict=True))
+        self._theta.sub_(torch.div(self._m, root, out=self._scratch).mul_(self._column(rates)))
+
+    def _column(self, values: Iterable[float]) -> Tensor:
+        """[S, 1]"""
+        return torch.tensor(list(values), dtype=torch.float64).to(self._g)[:, None]
+
+
+def gather(rows: Iterable[Row]) -> tuple[Bank, ...]:
+    """The fewest banks for these rows, in their order."""
+    by_width: dict[int, list[Row]] = {}
+    for row in rows:
+        by_width.setdefault(row.width, []).append(row)
+    return tuple(Bank(group) for group in by_width.values())

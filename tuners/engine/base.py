@@ -1,0 +1,135 @@
+"""The frozen model that a pack holds: loaded once, called on sequences that lie end to end."""
+
+# T tokens, N sequences, I the hidden size
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from tuners.engine.attention import NAME, prepare
+from tuners.engine.context import Context, SlotsBySite
+from tuners.engine.families import Family, family_of
+from tuners.engine.layout import Layout
+from tuners.engine.linear import DenseWeight, PackedDropout, PackedLinear, Weight
+from tuners.engine.types import BaseSpec
+from tuners.errors import TunerError
+
+
+class Base:
+    """One frozen backbone and the layers at which seats may train something. Runs one forward at a time."""
+
+    def __init__(self, spec: BaseSpec, config: Any, backbone: nn.Module, family: Family, device: torch.device) -> None:
+        self.spec, self.config, self.family, self.device = spec, config, family, device
+        self.parameters = sum(parameter.numel() for parameter in backbone.parameters())
+        self.context = Context(device)
+        self.linears: dict[str, PackedLinear] = {}
+        """By their names in the backbone: where an adapter may be."""
+        self._pooler = backbone.get_submodule(family.pooler) if family.pooler else None
+        if hasattr(backbone, "pooler"):
+            backbone.pooler = None  # it takes the first token only; ours pools every sequence
+        self._backbone = backbone.requires_grad_(False)
+        self._wrap()
+        self._backbone.to(device).eval()
+        if self._pooler is not None:
+            self._pooler.requires_grad_(False).to(device)
+
+    @classmethod
+    def load(cls, spec: BaseSpec, device: str | torch.device = "cpu") -> Base:
+        """Load and freeze. Raises TunerError for a model that is not there, lacks weights, or cannot be packed."""
+        try:
+            config = AutoConfig.from_pretrained(spec.folder, revision=spec.revision)
+            family = family_of(config.model_type)
+            # Weights that the checkpoint lacks are drawn from the global stream: leave that as it was.
+            with torch.random.fork_rng(devices=[]):
+                backbone, report = AutoModel.from_pretrained(
+                    spec.folder, revision=spec.revision, dtype=getattr(torch, spec.dtype), output_loading_info=True
+                )
+        except (OSError, ValueError) as error:
+            raise TunerError(f"cannot load the model {spec.folder!r}: {error}") from error
+        family = _checked(family, sorted(report["missing_keys"]), spec)
+        backbone.set_attn_implementation(NAME)
+        return cls(spec, config, backbone, family, torch.device(device))
+
+    @property
+    def other_linears(self) -> tuple[str, ...]:
+        """Names in the classification model of the linear layers where no adapter may be: pooler and head."""
+        pooler = (f"{self.family.prefix}.{self.family.pooler}",) if self.family.pooler else ()
+        return (*pooler, *(layer.path for layer in self.family.head))
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return self.family.pool == "last"
+
+    @property
+    def first_position(self) -> int:
+        """The position of a sequence's first token."""
+        return int(self.config.pad_token_id) + 1 if self.family.positions_after_padding else 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens that a sequence may have."""
+        return int(self.config.max_position_embeddings) - self.first_position
+
+    @property
+    def activation_bytes(self) -> int:
+        """An estimate of what one token keeps in memory from forward to backward."""
+        layers, hidden = int(self.config.num_hidden_layers), int(self.config.hidden_size)
+        inner = int(getattr(self.config, "intermediate_size", 4 * hidden))
+        return layers * (10 * hidden + 3 * inner) * getattr(torch, self.spec.dtype).itemsize
+
+    def pooled(self, layout: Layout, slots: SlotsBySite, *, training: bool) -> Tensor:
+        """[N, I] the states that the heads read; with gradients and dropout if `training`."""
+        if self._backbone.training != training:
+            self._backbone.train(training)
+        extra: dict[str, Any] = {"token_type_ids": layout.types} if self.family.token_types else {}
+        if self.causal:
+            extra["use_cache"] = False
+        with self.context.running(layout, slots):
+            states = self._backbone(input_ids=layout.ids, position_ids=layout.positions, **extra).last_hidden_state
+        pooled: Tensor = states[0].index_select(0, layout.first if self.family.pool == "first" else layout.last)
+        return pooled if self._pooler is None else torch.tanh(self._pooler(pooled))
+
+    def _wrap(self) -> None:
+        """Replace the linear and dropout layers; number every module in the model's own order."""
+        prepare(self._backbone, self.context)
+        weight_of = _weights(self.spec)
+        for index, (name, module) in enumerate(list(self._backbone.named_modules())):
+            new: nn.Module
+            if isinstance(module, nn.Linear):
+                new = PackedLinear(name, index, module, weight_of(module, self.device), self.context)
+                self.linears[name] = new
+            elif isinstance(module, nn.Dropout):
+                new = PackedDropout(index, module.p, self.context)
+            else:
+                continue
+            self._backbone.set_submodule(name, new)
+
+
+def _weights(spec: BaseSpec) -> Any:
+    """How a linear layer's weight is kept: (layer, device) -> Weight."""
+    if spec.quantisation == "none":
+        return lambda linear, device: DenseWeight(linear.weight.data.to(device))
+    # Only a quantised base needs bitsandbytes.
+    from tuners.engine.nf4 import Buffer, Nf4Weight
+
+    buffer, double = Buffer(), spec.quantisation == "nf4-double"
+
+    def quantised(linear: nn.Linear, device: torch.device) -> Weight:
+        return Nf4Weight(linear.weight.data.to(device), buffer, double=double)
+
+    return quantised
+
+
+def _checked(family: Family, missing: list[str], spec: BaseSpec) -> Family:
+    """The family as this checkpoint has it."""
+    pooler = [name for name in missing if family.pooler and name.startswith(family.pooler)]
+    unused = [name for name in missing if not family.pooler and name.startswith("pooler.")]
+    others = [name for name in missing if name not in pooler and name not in unused]
+    if others:
+        raise TunerError(f"the model {spec.folder!r} lacks weights: {', '.join(others[:5])}")
+    return family.with_trained_pooler() if pooler else family

@@ -1,0 +1,92 @@
+"""Evaluation of several seats at once, without padding and without gradients."""
+
+# N examples of a split, C classes, K rows of all seats and splits
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tuners.engine.base import Base
+from tuners.engine.context import SlotsBySite
+from tuners.engine.layout import Rows, lay_out
+from tuners.engine.seat import Seat
+from tuners.engine.types import Evaluation, Examples
+
+_MAX_TOKENS = 4096
+"""Of one forward: activations that stay in the caches."""
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One seat's split, and where its outputs go."""
+
+    seat: int
+    name: str
+    examples: Examples
+    logits: NDArray[np.float32]
+    """[N, C]"""
+    labels: NDArray[np.float64]
+    """[N]"""
+
+
+def run(base: Base, seats: Sequence[Seat], slots: SlotsBySite) -> dict[str, dict[str, Evaluation]]:
+    """By seat, by split. `slots` are those of the seats in this order."""
+    splits = [
+        _Split(place, name, examples, np.empty((len(examples), seat.head.spec.outputs), np.float32), np.empty(len(examples)))
+        for place, seat in enumerate(seats)
+        for name, examples in seat.spec.eval_sets.items()
+    ]
+    with torch.no_grad():
+        for batch in _batches(splits):
+            _forward(base, seats, slots, splits, batch)
+    found: dict[str, dict[str, Evaluation]] = {seat.spec.name: {} for seat in seats}
+    for split in splits:
+        seat = seats[split.seat]
+        logits, labels = torch.from_numpy(split.logits), torch.from_numpy(split.labels)
+        loss = float(seat.head.losses(logits, labels).mean()) if len(labels) else float("nan")
+        found[seat.spec.name][split.name] = Evaluation(split.logits, split.labels, loss)
+    return found
+
+
+def _batches(splits: Sequence[_Split]) -> Iterator[NDArray[np.int64]]:
+    """[k, 2] (split, index) of each forward: all rows by length, cut at the bound on tokens, then by seat again."""
+    rows = [np.stack([np.full(len(s.labels), place), np.arange(len(s.labels))], 1) for place, s in enumerate(splits)]
+    if not sum(len(part) for part in rows):
+        return
+    rows_K2 = np.concatenate(rows)
+    lengths_K = np.concatenate([split.examples.lengths for split in splits]).astype(np.int64)
+    order = np.argsort(lengths_K, kind="stable")
+    start, tokens = 0, 0
+    for end, length in enumerate(lengths_K[order].tolist()):
+        if tokens and tokens + length > _MAX_TOKENS:
+            yield _by_split(rows_K2[order[start:end]])
+            start, tokens = end, 0
+        tokens += length
+    yield _by_split(rows_K2[order[start:]])
+
+
+def _by_split(rows_k2: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows_k2[np.argsort(rows_k2[:, 0], kind="stable")]
+
+
+def _forward(
+    base: Base, seats: Sequence[Seat], slots: SlotsBySite, splits: Sequence[_Split], batch_k2: NDArray[np.int64]
+) -> None:
+    places = batch_k2.tolist()
+    examples = [splits[split].examples[index] for split, index in places]
+    seat_k = np.array([splits[split].seat for split, _ in places])
+    bounds = np.searchsorted(seat_k, np.arange(len(seats) + 1)).tolist()
+    rows = [Rows(examples[low:high], None) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    layout = lay_out(rows, causal=base.causal, first_position=base.first_position, device=base.device)
+    pooled_NI = base.pooled(layout, slots, training=False)
+    for seat, (low, high) in zip(seats, layout.row_spans, strict=True):
+        if low == high:
+            continue
+        logits_NC = seat.head.logits(pooled_NI[low:high], None).cpu().numpy()
+        for (split, index), example, logits in zip(places[low:high], examples[low:high], logits_NC, strict=True):
+            splits[split].logits[index], splits[split].labels[index] = logits, example.label

@@ -1,0 +1,78 @@
+"""A seat's head: the family's own layers after pooling, and its loss."""
+
+# N sequences, I in, O out, C classes
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tuners.engine.families import Family, HeadLayer, head_dropout
+from tuners.engine.method import Segment, normal, zeros
+from tuners.engine.streams import keep_rows, masked
+from tuners.engine.types import HeadSpec
+
+_SITE = 1 << 20
+"""Above every number of a backbone's module."""
+
+
+class Head:
+    """Trained with plain autograd: few parameters, and any family's layers."""
+
+    def __init__(self, spec: HeadSpec, family: Family, config: Any) -> None:
+        self.spec, self.layers, self.saved = spec, family.head, family.saved
+        self.dropout = head_dropout(config)
+        self._width = int(config.hidden_size)
+        self._std = float(getattr(config, "initializer_range", 0.02))
+        self._parameters: dict[str, Tensor] = {}
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Named as in the classification model."""
+        found = []
+        for layer in self.layers:
+            out = self.spec.outputs if layer is self.layers[-1] else self._width
+            found.append(Segment(f"{layer.path}.weight", (out, self._width), normal(self._std)))
+            if layer.bias:
+                found.append(Segment(f"{layer.path}.bias", (out,), zeros, decay=False))
+        return tuple(found)
+
+    def bind(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> None:
+        """Train the bank's own memory: autograd adds to a gradient that is there already."""
+        self._parameters = {}
+        for segment in self.segments:
+            parameter = theta[segment.name].detach().requires_grad_()
+            parameter.grad = gradient[segment.name]
+            self._parameters[segment.name] = parameter
+
+    def logits(self, pooled_NI: Tensor, row_keys_N: Tensor | None) -> Tensor:
+        """[N, C] in float32; with dropout where there are keys to draw it by."""
+        x_NI = pooled_NI.float()
+        for number, layer in enumerate(self.layers):
+            if layer.dropout and self.dropout and row_keys_N is not None:
+                keep = keep_rows(row_keys_N, _SITE + number, x_NI.shape[1], self.dropout)
+                x_NI = masked(x_NI, keep, self.dropout)
+            x_NI = self._apply(layer, x_NI)
+        return x_NI
+
+    def losses(self, logits_NC: Tensor, labels_N: Tensor) -> Tensor:
+        """[N] cross entropy, or the squared error."""
+        if self.spec.kind == "regression":
+            return (logits_NC[:, 0] - labels_N.float()).square()
+        return F.cross_entropy(logits_NC, labels_N.long(), reduction="none")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters by their names in the classification model."""
+        return {name: parameter.detach() for name, parameter in self._parameters.items()}
+
+    def _apply(self, layer: HeadLayer, x_NI: Tensor) -> Tensor:
+        bias = self._parameters[f"{layer.path}.bias"] if layer.bias else None
+        y_NO = F.linear(x_NI, self._parameters[f"{layer.path}.weight"], bias)
+        return _ACTIVATIONS[layer.activation](y_NO)
+
+
+_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "none": lambda x: x}

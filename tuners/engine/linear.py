@@ -1,0 +1,98 @@
+"""A backbone's linear and dropout layers, wrapped in place: one GEMM for every seat, then each seat's own part."""
+
+# T tokens, I in, O out
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tuners.engine.context import Context
+from tuners.engine.streams import masked
+
+
+class Weight(Protocol):
+    """A frozen weight, however it is kept."""
+
+    def dense(self) -> Tensor:
+        """[O, I]; may lie in a buffer that the next call of any weight overwrites."""
+
+
+class DenseWeight:
+    """A weight kept as it is."""
+
+    def __init__(self, weight_OI: Tensor) -> None:
+        self._weight = weight_OI
+
+    def dense(self) -> Tensor:
+        """[O, I]"""
+        return self._weight
+
+
+class _Grouped(torch.autograd.Function):
+    """y = x W^T + b for all rows at once, then each seat's slot on its own rows.
+
+    The seats' gradients are added to their banks here; only x's goes through autograd. One seat's rows are never
+    multiplied into another's, so that a NaN stays where it is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:  # noqa: ARG004
+        x_TI = x.reshape(-1, x.shape[-1])
+        y_TO = F.linear(x_TI, site.weight.dense(), site.bias)
+        kept = []
+        for slot, start, end in site.context.active(site.index):
+            x_kI = x_TI[start:end]
+            keep = site.context.keep(site.index, x.shape[-1], slot.dropout, start, end) if slot.dropout else None
+            kept.append((slot, start, end, slot.forward(x_kI, y_TO[start:end], keep)))
+        ctx.save_for_backward(x_TI)
+        ctx.site, ctx.kept, ctx.shape = site, kept, x.shape
+        return y_TO.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        (x_TI,) = ctx.saved_tensors
+        g_TO = gradients[0].reshape(-1, gradients[0].shape[-1])
+        gx_TI = g_TO @ ctx.site.weight.dense() if ctx.needs_input_grad[0] else None
+        for slot, start, end, kept in ctx.kept:
+            gx_kI = None if gx_TI is None else gx_TI[start:end]
+            slot.backward(kept, x_TI[start:end], g_TO[start:end], gx_kI)
+        return None if gx_TI is None else gx_TI.view(ctx.shape), None, None
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer at which seats may train something: [..., I] -> [..., O]."""
+
+    def __init__(self, name: str, index: int, linear: nn.Linear, weight: Weight, context: Context) -> None:
+        super().__init__()
+        self.name, self.index, self.weight, self.context = name, index, weight, context
+        self.bias = linear.bias
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., I] -> [..., O]"""
+        if isinstance(self.weight, DenseWeight) and not self.context.active(self.index):
+            return F.linear(x, self.weight.dense(), self.bias)
+        # An untrained quantised layer needs the function too: autograd would keep the buffer, which is overwritten.
+        anchor = self.context.anchor if x.requires_grad or self.context.active(self.index) else None
+        out: Tensor = _Grouped.apply(x, anchor, self)  # type: ignore[no-untyped-call]
+        return out
+
+
+class PackedDropout(nn.Module):
+    """The base's own dropout, drawn from the seats' streams: [1, T, W] -> [1, T, W]."""
+
+    def __init__(self, index: int, p: float, context: Context) -> None:
+        super().__init__()
+        self.index, self.p, self.context = index, p, context
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, T, W] -> [1, T, W]"""
+        if not self.training or not self.p:
+            return x
+        keep = self.context.keep(self.index, x.shape[-1], self.p)
+        assert keep is not None
+        return masked(x, keep[None], self.p)

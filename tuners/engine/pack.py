@@ -1,0 +1,232 @@
+"""Many seats trained at once on one frozen base."""
+
+# S seats, N sequences, C classes
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tuners.engine import evaluate, export
+from tuners.engine.bank import Bank, gather
+from tuners.engine.base import Base
+from tuners.engine.context import Slot, SlotsBySite
+from tuners.engine.layout import lay_out, training_rows
+from tuners.engine.seat import Batch, Seat
+from tuners.engine.state import SeatState
+from tuners.engine.types import Evaluation, Progress, SeatSpec, StepReport
+from tuners.errors import SeatError
+
+_ACTIVATIONS = 1 << 30
+"""Bytes that the activations of one forward may take where the caller gives no bound."""
+_CONSTANT = 1e-6
+"""Logits whose spread over a step's examples is at most this share of their size count as the same."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Tally:
+    """What a step's forwards found out about one seat."""
+
+    loss: float = 0.0
+    lowest: list[Tensor] = field(default_factory=list)
+    """[C] each"""
+    highest: list[Tensor] = field(default_factory=list)
+
+    def constant(self, examples: int) -> bool:
+        """Whether all examples got the same logits."""
+        lowest, highest = torch.stack(self.lowest).amin(0), torch.stack(self.highest).amax(0)
+        spread = float((highest - lowest).max())
+        return examples > 1 and spread <= _CONSTANT * max(float(lowest.abs().max()), float(highest.abs().max()))
+
+
+Part = tuple[str, int, int]
+"""Of a step: a seat, its first row and the row after its last in this forward."""
+
+
+class Pack:
+    """Seats join and leave between steps; a step is one optimiser step of each that is not finished."""
+
+    def __init__(self, base: Base, *, max_tokens: int | None = None) -> None:
+        """`max_tokens` bounds one training forward; it changes no result, only what is in memory at once."""
+        self.base = base
+        self.max_tokens = max_tokens or min(8192, max(512, _ACTIVATIONS // base.activation_bytes))
+        self._seats: dict[str, Seat] = {}
+        self._banks: tuple[Bank, ...] = ()
+        self._slots: dict[tuple[str, ...], SlotsBySite] = {}
+
+    @property
+    def seats(self) -> tuple[str, ...]:
+        """Names, in the order of joining; finished and diverged ones too, until they leave."""
+        return tuple(self._seats)
+
+    def join(self, spec: SeatSpec, state: SeatState | None = None) -> None:
+        """Take a seat, from its beginning or from a state.
+
+        Raises SeatError or TunerError, naming what would fit, if the seat does not fit this base.
+        """
+        if spec.name in self._seats:
+            raise SeatError(f"seat {spec.name!r} is taken")
+        seat = Seat(spec, self.base)
+        if state is not None:
+            seat.restore(state)
+        self._seats[spec.name] = seat
+        self._regroup()
+
+    def leave(self, name: str) -> None:
+        """Give the seat up; what it trained is gone unless `state` or `export` was called."""
+        del self._seats[self._seat(name).spec.name]
+        self._regroup()
+
+    def progress(self, name: str) -> Progress:
+        """Where a seat stands."""
+        return self._seat(name).progress()
+
+    def state(self, name: str) -> SeatState:
+        """Everything to go on elsewhere."""
+        return self._seat(name).state()
+
+    def export(self, name: str, folder: Path) -> None:
+        """Write the seat as a PEFT adapter, its head included. Raises ExportError."""
+        export.write(self._seat(name), self.base, folder)
+
+    def evaluate(self, names: Collection[str]) -> dict[str, dict[str, Evaluation]]:
+        """By seat, by split: the outputs on the seat's evaluation sets, without dropout."""
+        seats = [self._seat(name) for name in names]
+        found = evaluate.run(self.base, seats, self._slots_of(tuple(names)))
+        for seat in seats:
+            seat.evaluated()
+        return found
+
+    def step(self) -> dict[str, StepReport]:
+        """One optimiser step of every seat that still trains; by seat.
+
+        A seat that has diverged is reported so, and not computed any more; its neighbours are not touched by it.
+        """
+        batches = {name: seat.batch() for name, seat in self._seats.items() if seat.active}
+        reports = {name: self._refused(name, batch) for name, batch in batches.items() if batch.wrong_label}
+        if reports:
+            self._regroup()
+        healthy = {name: batch for name, batch in batches.items() if not batch.wrong_label}
+        return reports | (self._step(healthy) if healthy else {})
+
+    def _step(self, batches: dict[str, Batch]) -> dict[str, StepReport]:
+        tallies = self._gradients(batches)
+        reports = {}
+        for bank in self._banks:
+            norms = bank.norms()
+            seats = [self._seat_of_row(index, bank) for index in range(len(bank.rows))]
+            updates = [seat.update() for seat in seats]
+            for seat, norm, update in zip(seats, norms, updates, strict=True):
+                name = seat.spec.name
+                tally, batch = tallies[name], batches[name]
+                constant = tally.constant(len(batch.examples))
+                seat.diverged = seat.judge(tally.loss, norm, constant=constant)
+                reports[name] = StepReport(
+                    loss=tally.loss,
+                    grad_norm=norm,
+                    learning_rate=update.learning_rate,
+                    examples=len(batch.examples),
+                    tokens=batch.tokens,
+                    diverged=seat.diverged,
+                )
+            bank.update(norms, updates)
+        if not all(self._seats[name].active for name in batches):
+            self._regroup()
+        return {name: reports[name] for name in batches}
+
+    def _gradients(self, batches: dict[str, Batch]) -> dict[str, _Tally]:
+        """Forwards and backwards of one step; with smaller forwards when memory runs out."""
+        while True:
+            for bank in self._banks:
+                bank.zero_gradients()
+            tallies = {name: _Tally() for name in batches}
+            try:
+                for parts in self._forwards(batches):
+                    self._forward(parts, batches, tallies)
+                return tallies
+            except torch.OutOfMemoryError:
+                if self.max_tokens <= max(len(e.ids) for batch in batches.values() for e in batch.examples):
+                    raise
+                self.max_tokens //= 2
+                _log.warning("out of memory: forwards are bounded to %d tokens from now on", self.max_tokens)
+
+    def _forwards(self, batches: dict[str, Batch]) -> Iterator[list[Part]]:
+        """Cut a step into forwards of at most `max_tokens`; a longer sequence goes alone."""
+        parts: list[Part] = []
+        tokens = 0
+        for name, batch in batches.items():
+            first = 0
+            for row, example in enumerate(batch.examples):
+                if tokens and tokens + len(example.ids) > self.max_tokens:
+                    yield [*parts, (name, first, row)] if row > first else parts
+                    parts, tokens, first = [], 0, row
+                tokens += len(example.ids)
+            parts.append((name, first, len(batch.examples)))
+        yield parts
+
+    def _forward(self, parts: Sequence[Part], batches: dict[str, Batch], tallies: dict[str, _Tally]) -> None:
+        names = tuple(name for name, _, _ in parts)
+        rows = [
+            training_rows(
+                batches[name].examples[first:end],
+                seed=self._seats[name].spec.train.seed,
+                step=self._seats[name].row.step,
+                first=first,
+            )
+            for name, first, end in parts
+        ]
+        base = self.base
+        layout = lay_out(rows, causal=base.causal, first_position=base.first_position, device=base.device)
+        pooled_NI = base.pooled(layout, self._slots_of(names), training=True)
+        assert layout.row_keys is not None
+        losses = []
+        for (name, first, end), (low, high) in zip(parts, layout.row_spans, strict=True):
+            head, batch = self._seats[name].head, batches[name]
+            logits_NC = head.logits(pooled_NI[low:high], layout.row_keys[low:high])
+            labels = batch.labels[first:end].to(base.device)
+            losses.append(head.losses(logits_NC, labels).sum() / len(batch.examples))
+            tallies[name].lowest.append(logits_NC.detach().amin(0))
+            tallies[name].highest.append(logits_NC.detach().amax(0))
+        stacked = torch.stack(losses)
+        stacked.sum().backward()  # type: ignore[no-untyped-call]  # torch's backward is untyped
+        for name, loss in zip(names, stacked.tolist(), strict=True):
+            tallies[name].loss += loss
+
+    def _refused(self, name: str, batch: Batch) -> StepReport:
+        self._seats[name].diverged = batch.wrong_label
+        rate, nan = self._seats[name].update().learning_rate, float("nan")
+        return StepReport(nan, nan, rate, len(batch.examples), batch.tokens, batch.wrong_label)
+
+    def _seat(self, name: str) -> Seat:
+        if name not in self._seats:
+            raise SeatError(f"no seat {name!r} here; known: {', '.join(self._seats) or 'none'}")
+        return self._seats[name]
+
+    def _seat_of_row(self, index: int, bank: Bank) -> Seat:
+        return next(seat for seat in self._seats.values() if seat.row is bank.rows[index])
+
+    def _regroup(self) -> None:
+        """The rows of those that train go into banks; the others keep their own, which nothing updates."""
+        for seat in self._seats.values():
+            seat.row.leave_bank()
+        self._banks = gather(seat.row for seat in self._seats.values() if seat.active)
+        for seat in self._seats.values():
+            seat.bind()
+        self._slots = {}
+
+    def _slots_of(self, names: tuple[str, ...]) -> SlotsBySite:
+        """The layers' slots for seats that lie in this order."""
+        if names not in self._slots:
+            found: dict[int, list[tuple[int, Slot]]] = {}
+            for place, name in enumerate(names):
+                for site, slot in self._seats[name].slots.items():
+                    found.setdefault(site, []).append((place, slot))
+            self._slots[names] = found
+        return self._slots[names]

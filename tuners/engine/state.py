@@ -1,0 +1,42 @@
+"""A seat's state: everything to go on elsewhere, as bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from tuners.errors import SeatError
+
+VERSION = 1
+
+
+@dataclass
+class SeatState:
+    """Tensors (theta, m, v, each [P]) and what else counts: steps done, patience, the names of the parts."""
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+    """JSON."""
+
+    def to_bytes(self) -> bytes:
+        """safetensors, with `meta` in its header."""
+        data: bytes = save(self.tensors, metadata={"seat": json.dumps(self.meta, sort_keys=True)})
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SeatState:
+        """Raises SeatError for bytes that are not a state, or one of a version not known here."""
+        try:
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            meta = json.loads(header["__metadata__"]["seat"])
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise SeatError(f"these {len(data)} bytes are not a seat's state: {error}") from error
+        if meta.get("version") != VERSION:
+            raise SeatError(f"a seat's state of version {meta.get('version')}; known: {VERSION}")
+        return cls(tensors, meta)

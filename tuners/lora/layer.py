@@ -1,0 +1,135 @@
+"""LoRA's mathematics at one layer for one seat, and what PEFT calls its parts."""
+
+# T tokens of the seat, I in, O out, R rank
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuners.config import TunerConfig
+from tuners.engine.base import Base
+from tuners.engine.context import Slot
+from tuners.engine.linear import PackedLinear
+from tuners.engine.method import Segment, uniform, zeros
+from tuners.errors import TunerError
+from tuners.lora.config import Config
+
+
+class LoraSlot:
+    """y += scale * dropout(x) A^T B^T, with the backward written out: it is small, and adds to the bank's memory."""
+
+    def __init__(self, a_RI: Tensor, b_OR: Tensor, ga_RI: Tensor, gb_OR: Tensor, *, scale: float, dropout: float) -> None:
+        self._a, self._b, self._ga, self._gb = a_RI, b_OR, ga_RI, gb_OR
+        self.dropout = dropout
+        self._scale = scale
+
+    def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Adds to y; keeps h [T, R] and the mask."""
+        x_TI = x_TI if keep_TI is None else x_TI * keep_TI
+        h_TR = torch.mm(x_TI, self._a.t().to(x_TI.dtype)).mul_(self._scale_of(keep_TI))
+        y_TO.addmm_(h_TR, self._b.t().to(x_TI.dtype))
+        return h_TR, keep_TI
+
+    def backward(
+        self, kept: tuple[Tensor, Tensor | None], x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None
+    ) -> None:
+        """Adds to A's and B's gradients, and to x's."""
+        h_TR, keep_TI = kept
+        x_TI = x_TI if keep_TI is None else x_TI * keep_TI
+        gh_TR = torch.mm(g_TO, self._b.to(g_TO.dtype)).mul_(self._scale_of(keep_TI))
+        if self._gb.dtype == g_TO.dtype:
+            self._gb.addmm_(g_TO.t(), h_TR)
+            self._ga.addmm_(gh_TR.t(), x_TI)
+        else:
+            self._gb.add_(torch.mm(g_TO.t(), h_TR))
+            self._ga.add_(torch.mm(gh_TR.t(), x_TI))
+        if gx_TI is None:
+            return
+        if keep_TI is None:
+            gx_TI.addmm_(gh_TR, self._a.to(g_TO.dtype))
+        else:
+            gx_TI.add_(torch.mm(gh_TR, self._a.to(g_TO.dtype)).mul_(keep_TI))
+
+    def _scale_of(self, keep_TI: Tensor | None) -> float:
+        return self._scale if keep_TI is None else self._scale / (1 - self.dropout)
+
+
+class LoraAdapter:
+    """What one seat trains: A and B at each layer it targets, at its true rank."""
+
+    def __init__(self, config: Config, base: Base) -> None:
+        self._config = config
+        self._targets = config.target_modules or base.family.targets
+        self._sites = _matching(self._targets, base)
+        self._excluded = tuple(name for name in base.other_linears if _matches(name, self._targets))
+        for site in self._sites:
+            _check_rank(config.rank, site)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """PEFT's initial values: A uniform as kaiming_uniform(a=sqrt(5)) has it, B zero."""
+        found = []
+        for site in self._sites:
+            bound = 1 / math.sqrt(site.in_features)
+            found.append(Segment(f"{site.name}.lora_A", (self._config.rank, site.in_features), uniform(bound)))
+            found.append(Segment(f"{site.name}.lora_B", (site.out_features, self._config.rank), zeros))
+        return tuple(found)
+
+    def slots(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> dict[int, Slot]:
+        """By the layer's number."""
+        return {site.index: self._slot(site.name, theta, gradient) for site in self._sites}
+
+    def peft_config(self) -> dict[str, Any]:
+        """adapter_config.json's entries."""
+        config: dict[str, Any] = {
+            "peft_type": "LORA",
+            "r": self._config.rank,
+            # PEFT's own field is an integer where it can be.
+            "lora_alpha": int(self._config.alpha) if self._config.alpha.is_integer() else self._config.alpha,
+            "lora_dropout": self._config.dropout,
+            "target_modules": sorted(self._targets),
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "init_lora_weights": True,
+        }
+        # PEFT matches by the end of a name in the whole model: leave out what lies outside the backbone's layers.
+        return config | ({"exclude_modules": sorted(self._excluded)} if self._excluded else {})
+
+    def peft_tensors(self, theta: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """adapter_model.safetensors' entries."""
+        return {f"{prefix}.{name}.weight": theta[name] for name in (segment.name for segment in self.segments)}
+
+    def _slot(self, name: str, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> LoraSlot:
+        a, b = f"{name}.lora_A", f"{name}.lora_B"
+        scale, dropout = self._config.alpha / self._config.rank, self._config.dropout
+        return LoraSlot(theta[a], theta[b], gradient[a], gradient[b], scale=scale, dropout=dropout)
+
+
+def adapter(config: TunerConfig, base: Base) -> LoraAdapter:
+    """What `config` trains on `base`. Raises TunerError where a target or the rank does not fit."""
+    assert isinstance(config, Config)
+    return LoraAdapter(config, base)
+
+
+def _matches(name: str, targets: tuple[str, ...]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def _matching(targets: tuple[str, ...], base: Base) -> list[PackedLinear]:
+    known = sorted({name.rsplit(".", 1)[-1] for name in base.linears})
+    for target in targets:
+        if not any(_matches(name, (target,)) for name in base.linears):
+            raise TunerError(f"target module {target!r} is no linear layer of this base; known: {', '.join(known)}")
+    return [site for name, site in base.linears.items() if _matches(name, targets)]
+
+
+def _check_rank(rank: int, site: PackedLinear) -> None:
+    most = min(site.in_features, site.out_features)
+    if rank > most:
+        shape = f"{site.out_features} x {site.in_features}"
+        raise TunerError(f"rank {rank} is above what {site.name} ({shape}) allows; at most {most} fits")
