@@ -1,0 +1,205 @@
+"""The profile: what belongs to a place rather than to a sweep. Servers, and where their secrets are found.
+
+    # ~/.config/tunery/config.toml; $XDG_CONFIG_HOME is honoured, $TUNERY_CONFIG names another file
+    default = "team"                       # used without --profile; "local" where this is left out
+
+    [profiles.team]
+    target = "local"                       # where plans are sent: a module of tunery.client
+    tracking_uri = "https://mlflow.example.org"
+    study_storage_url = "postgresql://optuna@db.example.org/optuna"
+    artifacts = "/shared/tunery/artifacts"
+    ray = "10.0.0.7:6379"                  # a running Ray to join; left out: one is started for the run
+    cpus = 8                               # of this machine, for a Ray that is started
+
+    [profiles.team.secrets]                # environment variable -> where its value is found
+    MLFLOW_TRACKING_PASSWORD = {file = "/run/secrets/mlflow"}
+    PGPASSWORD = {env = "TEAM_DB_PASSWORD"}
+
+Every key may be left out: the profile "local", which needs no file, is the embedded state under TUNERY_HOME.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tunery.errors import ProfileError
+from tunery.home import Home
+
+LOCAL = "local"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Secret(_Strict):
+    """Where a secret's value is found; the value itself is never kept."""
+
+    env: str | None = Field(None, min_length=1)
+    """Name of an environment variable."""
+    file: str | None = Field(None, min_length=1)
+    """Path of a file; one newline at its end is not part of the value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_the_value(cls, given: object) -> object:
+        if isinstance(given, str):
+            raise ValueError('expected {env = "NAME"} or {file = "PATH"}: a secret itself does not stand in a profile')
+        return given
+
+    @model_validator(mode="after")
+    def _one(self) -> Secret:
+        if (self.env is None) == (self.file is None):
+            raise ValueError('expected {env = "NAME"} or {file = "PATH"}, one of the two')
+        return self
+
+    def resolve(self) -> str:
+        """The value, read now. ProfileError where it is not there; the message names the place and no value."""
+        if self.env is not None:
+            value = os.environ.get(self.env)
+            if not value:
+                raise ProfileError(f"the environment variable {self.env}, which the profile names, is not set")
+            return value
+        assert self.file is not None
+        path = Path(self.file).expanduser()
+        try:
+            value = path.read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ProfileError(
+                f"the file {path}, which the profile names for a secret, cannot be read: {reason}"
+            ) from None
+        if not value:
+            raise ProfileError(f"the file {path}, which the profile names for a secret, is empty")
+        return value
+
+
+class Profile(_Strict):
+    """One profile, complete."""
+
+    name: str
+    target: str = "local"
+    """A module of `tunery.client`."""
+    tracking_uri: str
+    """MLflow."""
+    study_storage_url: str
+    """Optuna's database."""
+    artifacts: str
+    """Where artifacts are kept: a folder, or what the tracking server takes."""
+    ray: str | None = Field(None, min_length=1)
+    """Address of a running Ray; None: one is started for the run."""
+    cpus: int | None = Field(None, ge=1)
+    """CPUs of a Ray that is started; None: all of the machine's."""
+    secrets: Mapping[str, Secret] = Field(default_factory=dict)
+    """Environment variable -> where its value is found."""
+
+    @field_validator("tracking_uri", "study_storage_url")
+    @classmethod
+    def _no_password(cls, uri: str) -> str:
+        try:
+            password = urlsplit(uri).password
+        except ValueError:
+            raise ValueError("expected a URL") from None
+        if password:
+            raise ValueError("it holds a password; name that under [profiles.<name>.secrets], such as PGPASSWORD")
+        return uri
+
+    def environment(self) -> dict[str, str]:
+        """The secrets as environment variables, read now: for the process that needs them, and no other."""
+        return {name: secret.resolve() for name, secret in self.secrets.items()}
+
+
+def config_file() -> Path:
+    """The file that profiles are read from, whether it is there or not."""
+    if named := os.environ.get("TUNERY_CONFIG"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config").expanduser() / "tunery" / "config.toml"
+
+
+def load_profile(name: str | None, home: Home) -> Profile:
+    """The profile of that name; without one the file's default, and without that "local".
+
+    Raises ProfileError for a mistake in the file (with its line where that is known) or a name it does not have.
+    """
+    file = config_file()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if os.environ.get("TUNERY_CONFIG"):
+            raise ProfileError(f"{file}: no such file (named by TUNERY_CONFIG)") from None
+        text = ""
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"{file}: cannot be read: {error}") from error
+    tables = _tables(text, file)
+    profiles = tables.get("profiles", {})
+    name = name or tables.get("default") or LOCAL
+    known = sorted({*profiles, LOCAL})
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ";"
+        raise ProfileError(f"{file}: no profile {name!r}{hint} known: {', '.join(known)}")
+    return _profile(name, profiles.get(name, {}), text, file, home)
+
+
+def _tables(text: str, file: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
+        message = f"{file}:{found[2]}:{found[3]}: {found[1]}" if found else f"{file}: {error}"
+        raise ProfileError(f"{message}; a profile is TOML") from None
+    for key in tables:
+        if key not in ("default", "profiles"):
+            raise ProfileError(f"{_place(text, file, key)}: unknown key {key!r}; known: default, profiles")
+    if not isinstance(tables.get("default", ""), str):
+        raise ProfileError(f"{_place(text, file, 'default')}: default: expected the name of a profile")
+    profiles = tables.get("profiles", {})
+    if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
+        raise ProfileError(f"{_place(text, file, 'profiles')}: profiles: expected tables, [profiles.NAME]")
+    return tables
+
+
+def _profile(name: str, table: Mapping[str, Any], text: str, file: Path, home: Home) -> Profile:
+    if "name" in table:
+        raise ProfileError(f"{_place(text, file, name, 'name')}: unknown key 'name': the table's own name is it")
+    embedded = {
+        "tracking_uri": home.tracking_uri,
+        "study_storage_url": home.study_storage_url,
+        "artifacts": str(home.artifacts),
+    }
+    try:
+        return Profile.model_validate({**embedded, **table, "name": name}, strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        lines = [f"{_place(text, file, name, *each['loc'])}: {_problem(each)}" for each in problems]
+        raise ProfileError("\n".join(lines)) from None
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    path = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        known = [field for field in (Secret if len(error["loc"]) > 1 else Profile).model_fields if field != "name"]
+        close = get_close_matches(path, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key {path!r}; {hint}known: {', '.join(known)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{path}: {message[:1].lower()}{message[1:]}"
+
+
+def _place(text: str, file: Path, *path: object) -> str:
+    """`FILE:LINE` of a key: the last line that names the deepest part, after those that name the parts above it."""
+    lines, found = text.splitlines(), 0
+    for part in path:
+        word = re.compile(rf"(^|[\s.\[{{\"',]){re.escape(str(part))}[\"']?\s*[=.\]]")
+        later = [number for number in range(max(found - 1, 0), len(lines)) if word.search(lines[number])]
+        found = later[0] + 1 if later else found
+    return f"{file}:{found}" if found else str(file)
