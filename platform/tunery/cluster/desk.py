@@ -58,6 +58,7 @@ class Desk:
         self._packs: dict[str, _Pack] = {}
         self._drops: dict[str, list[SeatName]] = {}
         self._events: list[tuple[str, Event]] = []
+        self._left: dict[SeatName, Ended] = {}
         self._hopeless: dict[str, str] = {}
         self._closing = False
         self._changed = asyncio.Condition()
@@ -65,8 +66,8 @@ class Desk:
     # -- seats -------------------------------------------------------------------------------------------------
 
     async def join(self, order: SeatOrder) -> None:
-        """Ask for a seat. Joining again (after the seat's own process died) changes nothing."""
-        if order.name not in self._seats:
+        """Ask for a seat. Joining again changes nothing: Tune starts an ended trial's process anew now and then."""
+        if order.name not in self._seats and order.name not in self._left:
             seat = self._seats[order.name] = _Seat(order)
             await self._record("", Joined(order, self._now_ms()))
             if order.base in self._hopeless:
@@ -81,6 +82,8 @@ class Desk:
             return answer
 
     def _answer(self, name: SeatName, after: int) -> Report | Ended | None:
+        if name in self._left:
+            return self._left[name]
         seat = self._seats[name]
         if len(seat.reports) > after:
             return seat.reports[after]
@@ -95,6 +98,7 @@ class Desk:
             ending, reason = seat.ended.ending, seat.ended.reason
         else:
             self._give_up_place(seat)
+        self._left[name] = Ended(ending, reason)
         await self._record("", Left(name, ending, reason, self._now_ms()))
 
     def _give_up_place(self, seat: _Seat) -> None:

@@ -137,6 +137,8 @@ class StudySearch(OptunaSearch):
             return
         self._completed_trials.add(trial_id)
         trial = self._ot_trials[trial_id]
+        if result and not error:
+            self.on_trial_result(trial_id, result)  # Tune does not show a trial's last result otherwise
         if result and not error and result.get("final"):
             self._ot_study.tell(trial, result[METRIC], state=TrialState.COMPLETE)
             self._on_end(trial.number, "finished")

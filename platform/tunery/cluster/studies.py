@@ -8,8 +8,9 @@ from pathlib import Path
 import ray
 from ray import tune
 from ray.actor import ActorHandle
+from ray.tune.experiment import Trial
 
-from tunery.cluster.messages import METRIC, Ending, Known, SeatName, StudyData
+from tunery.cluster.messages import METRIC, NUMBER, Ending, Known, SeatName, StudyData
 from tunery.cluster.sampler import StudySearch, ended, open_study, pruner
 from tunery.cluster.seat import Seat
 from tunery.plan import Study
@@ -65,6 +66,7 @@ def run_study(order: StudyOrder) -> int:
             search_alg=StudySearch(ledger, study.search, mode=mode, on_end=on_end),
             scheduler=pruner(study.search, ledger, mode=mode, max_epochs=_most_epochs(study)),
             reuse_actors=True,
+            trial_dirname_creator=_number,
         ),
         run_config=tune.RunConfig(
             name=study.name,
@@ -72,9 +74,15 @@ def run_study(order: StudyOrder) -> int:
             verbose=0,
             # A seat's process holds nothing: when it dies, a new one joins the same seat at the desk.
             failure_config=tune.FailureConfig(max_failures=1),
+            # Its checkpoints are the pack's; Tune's own would be empty.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
     return len(ended(ledger))
+
+
+def _number(trial: Trial) -> str:
+    return str(trial.config[NUMBER])
 
 
 def _most_epochs(study: Study) -> int:

@@ -161,6 +161,17 @@ def test_a_seat_whose_process_died_joins_again_without_a_second_seat() -> None:
     run(test())
 
 
+def test_a_trial_that_has_ended_does_not_come_back() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        await desk.leave(SeatName("cola", 0), "pruned")
+        await desk.join(order(0))
+        assert (await desk.visit("p", incarnation, [])).take == ()
+        assert await desk.next_report(SeatName("cola", 0), 0) == Ended("pruned")
+
+    run(test())
+
+
 def test_no_seat_waits_for_a_base_that_was_given_up() -> None:
     async def test() -> None:
         desk, _, _ = await desk_with(0)
