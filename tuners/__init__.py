@@ -19,8 +19,8 @@ __all__ = ["ExportError", "SeatError", "TrainConfig", "TunerConfig", "TunerError
 def names() -> tuple[str, ...]:
     """The methods: the folders here that have a `config.py`. Imports none of them."""
     # Looking for a spec would import the folder, and the engine's loads torch.
-    found = (module.name for root in __path__ for module in pkgutil.iter_modules([root]) if _has_config(root, module.name))
-    return tuple(sorted(found))
+    modules = ((root, module.name) for root in __path__ for module in pkgutil.iter_modules([root]))
+    return tuple(sorted(name for root, name in modules if Path(root, name, "config.py").is_file()))
 
 
 def config_class(name: str) -> type[TunerConfig]:
@@ -32,10 +32,6 @@ def config_class(name: str) -> type[TunerConfig]:
         near = get_close_matches(name, names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ";"
         raise TunerError(f"unknown tuning method {name!r}{hint} known: {', '.join(names())}")
-    found = importlib.import_module(f"tuners.{name}.config").Config
+    found: type[TunerConfig] = importlib.import_module(f"tuners.{name}.config").Config
     assert issubclass(found, TunerConfig)
     return found
-
-
-def _has_config(root: str, name: str) -> bool:
-    return Path(root, name, "config.py").is_file()

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface
 
 from tuners.engine.context import Context
@@ -21,14 +21,15 @@ from tuners.engine.streams import keep_attention, masked
 from tuners.errors import TunerError
 
 NAME = "tunery_packed"
+_CONTEXT, _SITE = "packed_context", "packed_site"
 
 
 def prepare(backbone: nn.Module, context: Context) -> None:
     """Give each attention module its context and its site."""
     for site, module in enumerate(backbone.modules()):
         if hasattr(module, "is_causal"):
-            module.packed_context = context  # type: ignore[assignment]  # a plain attribute, not a submodule
-            module.packed_site = site  # type: ignore[assignment]
+            setattr(module, _CONTEXT, context)
+            setattr(module, _SITE, site)
 
 
 class _Scatter(torch.autograd.Function):
@@ -71,19 +72,23 @@ def packed_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
-    context = module.packed_context
+    context = getattr(module, _CONTEXT)
     assert isinstance(context, Context)
     assert attention_mask is None
     layout, causal = context.layout, bool(module.is_causal)
     _, heads, tokens, size = query.shape
     if sliding_window is not None and layout.buckets[-1].length > sliding_window:
-        raise TunerError(f"a sequence of {layout.buckets[-1].length} tokens is above the model's window {sliding_window}")
+        longest = layout.buckets[-1].length
+        raise TunerError(f"a sequence of {longest} tokens is above the model's window of {sliding_window}")
     flat = torch.cat([x.transpose(1, 2).reshape(tokens, -1) for x in (query, key, value)], 1)
     places: Tensor = _Scatter.apply(flat, layout.places, layout.padded)  # type: ignore[no-untyped-call]
     outputs = []
     for bucket in layout.buckets:
         part = places[bucket.start : bucket.start + bucket.count * bucket.length].view(bucket.count, bucket.length, -1)
-        q, k, v = (x.unflatten(-1, (-1, size)).transpose(1, 2) for x in part.split(_widths(query, key), -1))
+        q, k, v = (
+            x.view(bucket.count, bucket.length, -1, size).transpose(1, 2)
+            for x in torch.split(part, _widths(query, key), -1)
+        )
         if dropout:
             keys = context.row_keys.index_select(0, bucket.sequences)
             keep = keep_attention(keys, _site(module), heads, bucket.length, dropout)
@@ -92,7 +97,7 @@ def packed_attention(
             k, v = _repeated(k, heads), _repeated(v, heads)
             # In a bucket of single tokens the causal kernel has nothing to hide.
             hide = causal and bucket.length > 1
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, is_causal=hide, scale=scaling)
+            out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, is_causal=hide, scale=scaling)
         outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     gathered: Tensor = _Gather.apply(joined, layout.places)  # type: ignore[no-untyped-call]
@@ -100,7 +105,7 @@ def packed_attention(
 
 
 def _site(module: nn.Module) -> int:
-    site = module.packed_site
+    site = getattr(module, _SITE)
     assert isinstance(site, int)
     return site
 

@@ -30,7 +30,8 @@ class Base:
         """By their names in the backbone: where an adapter may be."""
         self._pooler = backbone.get_submodule(family.pooler) if family.pooler else None
         if hasattr(backbone, "pooler"):
-            backbone.pooler = None  # it takes the first token only; ours pools every sequence
+            # It takes the first token only; ours pools every sequence.
+            setattr(backbone, "pooler", None)  # noqa: B010  # mypy knows a module's attributes as modules
         self._backbone = backbone.requires_grad_(False)
         self._wrap()
         self._backbone.to(device).eval()
@@ -80,7 +81,8 @@ class Base:
         """An estimate of what one token keeps in memory from forward to backward."""
         layers, hidden = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         inner = int(getattr(self.config, "intermediate_size", 4 * hidden))
-        return layers * (10 * hidden + 3 * inner) * getattr(torch, self.spec.dtype).itemsize
+        dtype: torch.dtype = getattr(torch, self.spec.dtype)
+        return layers * (10 * hidden + 3 * inner) * dtype.itemsize
 
     def pooled(self, layout: Layout, slots: SlotsBySite, *, training: bool) -> Tensor:
         """[N, I] the states that the heads read; with gradients and dropout if `training`."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -37,8 +38,9 @@ class _Split:
 def run(base: Base, seats: Sequence[Seat], slots: SlotsBySite) -> dict[str, dict[str, Evaluation]]:
     """By seat, by split. `slots` are those of the seats in this order."""
     splits = [
-        _Split(place, name, examples, np.empty((len(examples), seat.head.spec.outputs), np.float32), np.empty(len(examples)))
+        _Split(place, name, examples, np.empty((len(examples), outputs), np.float32), np.empty(len(examples)))
         for place, seat in enumerate(seats)
+        for outputs in (seat.head.spec.outputs,)
         for name, examples in seat.spec.eval_sets.items()
     ]
     with torch.no_grad():
@@ -81,7 +83,7 @@ def _forward(
     examples = [splits[split].examples[index] for split, index in places]
     seat_k = np.array([splits[split].seat for split, _ in places])
     bounds = np.searchsorted(seat_k, np.arange(len(seats) + 1)).tolist()
-    rows = [Rows(examples[low:high], None) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    rows = [Rows(examples[low:high], None) for low, high in pairwise(bounds)]
     layout = lay_out(rows, causal=base.causal, first_position=base.first_position, device=base.device)
     pooled_NI = base.pooled(layout, slots, training=False)
     for seat, (low, high) in zip(seats, layout.row_spans, strict=True):

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from tuners.engine.families import Family, HeadLayer, head_dropout
 from tuners.engine.method import Segment, normal, zeros
@@ -63,7 +63,7 @@ class Head:
         """[N] cross entropy, or the squared error."""
         if self.spec.kind == "regression":
             return (logits_NC[:, 0] - labels_N.float()).square()
-        return F.cross_entropy(logits_NC, labels_N.long(), reduction="none")
+        return functional.cross_entropy(logits_NC, labels_N.long(), reduction="none")
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters by their names in the classification model."""
@@ -71,8 +71,8 @@ class Head:
 
     def _apply(self, layer: HeadLayer, x_NI: Tensor) -> Tensor:
         bias = self._parameters[f"{layer.path}.bias"] if layer.bias else None
-        y_NO = F.linear(x_NI, self._parameters[f"{layer.path}.weight"], bias)
+        y_NO = functional.linear(x_NI, self._parameters[f"{layer.path}.weight"], bias)
         return _ACTIVATIONS[layer.activation](y_NO)
 
 
-_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "none": lambda x: x}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "none": lambda x: x}

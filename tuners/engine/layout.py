@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -114,8 +115,7 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
 
 
 def _spans(bounds: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    values = bounds.tolist()
-    return tuple(zip(values[:-1], values[1:], strict=True))
+    return tuple(pairwise(bounds.tolist()))
 
 
 def _types(examples: Sequence[AnyExample], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -137,7 +137,7 @@ def _buckets(
     cuts = _cuts(ascending)
     place_of = np.empty(len(lengths), np.int64)  # the padded place where each sequence starts
     buckets, start = [], 0
-    for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+    for low, high in pairwise(cuts):
         members, length = order[low:high], int(ascending[high - 1])
         place_of[members] = start + np.arange(high - low) * length
         mask = None

@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tuners.engine.context import Context
 from tuners.engine.streams import masked
@@ -42,7 +42,7 @@ class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:  # noqa: ARG004
         x_TI = x.reshape(-1, x.shape[-1])
-        y_TO = F.linear(x_TI, site.weight.dense(), site.bias)
+        y_TO = functional.linear(x_TI, site.weight.dense(), site.bias)
         kept = []
         for slot, start, end in site.context.active(site.index):
             x_kI = x_TI[start:end]
@@ -75,7 +75,7 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]"""
         if isinstance(self.weight, DenseWeight) and not self.context.active(self.index):
-            return F.linear(x, self.weight.dense(), self.bias)
+            return functional.linear(x, self.weight.dense(), self.bias)
         # An untrained quantised layer needs the function too: autograd would keep the buffer, which is overwritten.
         anchor = self.context.anchor if x.requires_grad or self.context.active(self.index) else None
         out: Tensor = _Grouped.apply(x, anchor, self)  # type: ignore[no-untyped-call]

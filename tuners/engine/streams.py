@@ -78,7 +78,7 @@ def keep_rows(keys_T: Tensor, site: int, width: int, p: float) -> Tensor:
 
 
 def keep_attention(keys_N: Tensor, site: int, heads: int, length: int, p: float) -> Tensor:
-    """bool [N, H, L, L]: what dropout keeps of the attention's probabilities; an element's draw does not depend on L."""
+    """bool [N, H, L, L]: what dropout keeps of the probabilities; an element's draw does not depend on L."""
     lanes = -(-length // _LANES)
     position = torch.arange(length, device=keys_N.device)
     head = torch.arange(heads, device=keys_N.device)[:, None, None] * _HEAD

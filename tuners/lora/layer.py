@@ -23,7 +23,9 @@ from tuners.lora.config import Config
 class LoraSlot:
     """y += scale * dropout(x) A^T B^T, with the backward written out: it is small, and adds to the bank's memory."""
 
-    def __init__(self, a_RI: Tensor, b_OR: Tensor, ga_RI: Tensor, gb_OR: Tensor, *, scale: float, dropout: float) -> None:
+    def __init__(
+        self, a_RI: Tensor, b_OR: Tensor, ga_RI: Tensor, gb_OR: Tensor, *, scale: float, dropout: float
+    ) -> None:
         self._a, self._b, self._ga, self._gb = a_RI, b_OR, ga_RI, gb_OR
         self.dropout = dropout
         self._scale = scale
@@ -35,9 +37,7 @@ class LoraSlot:
         y_TO.addmm_(h_TR, self._b.t().to(x_TI.dtype))
         return h_TR, keep_TI
 
-    def backward(
-        self, kept: tuple[Tensor, Tensor | None], x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None
-    ) -> None:
+    def backward(self, kept: tuple[Tensor, Tensor | None], x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
         """Adds to A's and B's gradients, and to x's."""
         h_TR, keep_TI = kept
         x_TI = x_TI if keep_TI is None else x_TI * keep_TI
@@ -90,7 +90,7 @@ class LoraAdapter:
             "peft_type": "LORA",
             "r": self._config.rank,
             # PEFT's own field is an integer where it can be.
-            "lora_alpha": int(self._config.alpha) if self._config.alpha.is_integer() else self._config.alpha,
+            "lora_alpha": int(self._config.alpha) if float(self._config.alpha).is_integer() else self._config.alpha,
             "lora_dropout": self._config.dropout,
             "target_modules": sorted(self._targets),
             "bias": "none",
