@@ -95,6 +95,15 @@ class Plan(Frozen):
         """Of all studies."""
         return sum(study.search.trials for study in self.studies)
 
+    @property
+    def pack_bytes(self) -> int | None:
+        """The largest base and as many of the largest seats as a pack has, a worker; None where a part is unknown."""
+        bases = [estimate.base_bytes for estimate in self.estimates]
+        seats = [estimate.seat_bytes for estimate in self.estimates]
+        if None in bases or None in seats:
+            return None
+        return max(base or 0 for base in bases) + self.spec.resources.seats * max(seat or 0 for seat in seats)
+
 
 def compile_plan(spec: Spec) -> Plan:
     """The plan of a spec. SpecError where a range's end or a combination cannot be trained."""

@@ -22,6 +22,7 @@ To add a command, add one file `cli/<name>.py` (underscores become dashes); noth
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -85,11 +86,24 @@ def run(argv: Sequence[str]) -> int:
     """Run one command line; the exit code (see `tunery.errors`). Prints every error, raises none."""
     as_json = output.asks_for_json(argv)
     try:
+        code = _run(argv, as_json=as_json)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. What is still buffered must not fail at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return output.FAULT
+
+
+def _run(argv: Sequence[str], *, as_json: bool) -> int:
+    try:
         only = argv[0] if argv and argv[0] in command_names() else None
         result = build(only)(list(argv), prog_name="platform", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         return output.interrupted()
     except Exception as error:

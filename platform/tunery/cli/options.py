@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +40,10 @@ OutputOption = Annotated[
     Format,
     typer.Option("--output", "-o", help="json: one JSON document on stdout and nothing else there.", show_default=True),
 ]
+
+
+def spec_command(name: str, spec: Path, set_: Sequence[str] | None = None, profile: str | None = None) -> str:
+    """The command line that does `name` with the same spec, changes and profile: for hints."""
+    changes = [word for change in set_ or () for word in ("--set", change)]
+    place = ["--profile", profile] if profile else []
+    return shlex.join(["platform", name, str(spec), *changes, *place])

@@ -73,6 +73,11 @@ def table(*columns: str, title: str = "", numbers: Sequence[str] = ()) -> Table:
     return made
 
 
+def count_of(number: int, one: str, many: str = "") -> str:
+    """`1 trial`, `2 trials`, `2 studies`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def emit(
     output: Format,
     document: BaseModel | Mapping[str, Any] | Sequence[Any],
@@ -148,8 +153,7 @@ def failed(error: Exception, *, as_json: bool) -> int:
             # One mistake a line, beginning with its place: terminals and editors make that a link.
             for mistake in error.mistakes:
                 note(str(mistake))
-            count = len(error.mistakes)
-            message = f"{count} mistake{'s' if count != 1 else ''} in the spec; nothing was contacted"
+            message = f"{count_of(len(error.mistakes), 'mistake')} in the spec; nothing was contacted"
             code = error.exit_code
         case TuneryError():
             message, code = str(error), error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tunery.spec.json_schema import json_schema
 from tunery.spec.load import load_spec, parse_spec
 from tunery.spec.space import Choice, IntUniform, LogUniform, Range, Uniform, Value
 from tunery.spec.types import (
@@ -36,6 +37,7 @@ __all__ = [
     "TrackingSpec",
     "Uniform",
     "Value",
+    "json_schema",
     "load_spec",
     "parse_spec",
 ]

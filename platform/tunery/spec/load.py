@@ -156,9 +156,14 @@ def _locate(tree: Tree, location: Sequence[str | int]) -> tuple[Path, Tree]:
     """The place in the tree of one of pydantic's locations, which name union members and tags as well."""
     path: list[str | int] = []
     for part in location:
-        if (isinstance(tree, dict) and part in tree) or (isinstance(tree, list) and isinstance(part, int)):
-            tree = tree[part]
-            path.append(part)
+        match tree, part:
+            case (dict(), str()) if part in tree:
+                tree = tree[part]
+            case list(), int():
+                tree = tree[part]
+            case _:
+                continue
+        path.append(part)
     return tuple(path), tree
 
 

@@ -126,6 +126,11 @@ class _EnoughError(Exception):
     """Stop reading: what is known is enough, or reading on would take too long."""
 
 
+def _place(event: Event) -> Place:
+    assert event.start_mark is not None
+    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
 @dataclass
 class _Open:
     """A mapping or list whose end has not come yet."""
@@ -150,8 +155,8 @@ class _Builder:
             self._take(event)
 
     def _refuse(self, event: Event, message: str, *, stop: bool = False) -> None:
-        mark = event.start_mark
-        self.mistakes.append(Mistake(self.source.file, mark.line + 1, mark.column + 1, message))
+        place = _place(event)
+        self.mistakes.append(Mistake(self.source.file, place.line, place.column, message))
         if stop or len(self.mistakes) >= MAX_MISTAKES:
             raise _EnoughError
 
@@ -171,8 +176,8 @@ class _Builder:
         self.nodes += 1
         if self.nodes > MAX_NODES:
             self._refuse(event, f"more than {MAX_NODES} values; a spec has some dozens", stop=True)
-        if getattr(event, "tag", None) is not None:
-            self._refuse(event, f"a YAML tag ({event.tag}); a spec holds plain values only")
+        if tag := getattr(event, "tag", None):
+            self._refuse(event, f"a YAML tag ({tag}); a spec holds plain values only")
         if event.anchor is not None:
             what = "alias" if isinstance(event, AliasEvent) else "anchor"
             self._refuse(event, f"a YAML {what} ({event.anchor!r}); write the value out where it is needed")
@@ -194,7 +199,7 @@ class _Builder:
             case _:
                 value = None
         path = self._put(top, value)
-        self.source.values.setdefault(path, Place(event.start_mark.line + 1, event.start_mark.column + 1))
+        self.source.values.setdefault(path, _place(event))
         if isinstance(event, MappingStartEvent | SequenceStartEvent):
             if len(self.stack) >= MAX_DEPTH:
                 self._refuse(event, f"nested deeper than {MAX_DEPTH} levels", stop=True)
@@ -221,7 +226,7 @@ class _Builder:
             self._refuse(event, f"a control character in the key {event.value[:40]!r}")
         top.key = event.value
         path = (*top.path, top.key)
-        place = Place(event.start_mark.line + 1, event.start_mark.column + 1)
+        place = _place(event)
         if path in self.source.keys:
             first = self.source.keys[path]
             self._refuse(event, f"duplicate key {top.key[:80]!r}; it stands in line {first.line} already")

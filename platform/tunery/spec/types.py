@@ -122,7 +122,7 @@ class RegistrySpec(Frozen):
 class Spec(Frozen):
     """One sweep: a model, tasks, a tuning method and what is searched."""
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     api_version: Literal["tunery/v1"] = Field(alias="apiVersion")
     kind: Literal["Sweep"]
