@@ -37,6 +37,11 @@ class Checkpoint:
     metrics: Mapping[str, float]
     folder: Path
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files it holds."""
+        return tuple(_manifest(self.folder).files)
+
     def read(self, name: str) -> bytes:
         """A file's content, checked against the manifest.
 

@@ -74,6 +74,4 @@ def read(study: Study, task: Task, split: str) -> Rows:
         )
     if task.hub is None:
         raise SpecError([])
-    return read_hub(
-        task.hub.repo, task.hub.config, split, fields, bad_rows=data.bad_rows, limit=limit, seed=data.seed
-    )
+    return read_hub(task.hub.repo, task.hub.config, split, fields, bad_rows=data.bad_rows, limit=limit, seed=data.seed)

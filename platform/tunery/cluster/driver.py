@@ -19,18 +19,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
 from storage.errors import StorageError
 from tunery.cluster import sampler
-from tunery.cluster.desk import Desk
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.messages import Known, StudyData
 from tunery.cluster.packs import PackOrder, Resources, host
 from tunery.cluster.promotion import Promoter
 from tunery.cluster.recorder import Recorder, known_reports
+from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.studies import StudyOrder, run_study
 from tunery.errors import TuneryError
 from tunery.home import Home
@@ -67,9 +67,9 @@ class Driver:
     profile: Profile
     ledger: Ledger
     recorder: Recorder
-    _preparing: dict[ray.ObjectRef, Study] = field(default_factory=dict)
-    _studying: dict[ray.ObjectRef, Study] = field(default_factory=dict)
-    _hosting: dict[ray.ObjectRef, PackOrder] = field(default_factory=dict)
+    _preparing: dict[ray.ObjectRef[Any], Study] = field(default_factory=dict)
+    _studying: dict[ray.ObjectRef[Any], Study] = field(default_factory=dict)
+    _hosting: dict[ray.ObjectRef[Any], PackOrder] = field(default_factory=dict)
     _data: dict[str, StudyData] = field(default_factory=dict)
     _cursor: int = 0
     _stop: bool = False
@@ -80,9 +80,7 @@ class Driver:
         self._phase("starting Ray")
         sampler.create_ledger(self.profile.study_storage_url)
         with self._ray():
-            self.desk: ActorHandle = (
-                ray.remote(Desk).options(num_cpus=0, max_concurrency=10_000, name="desk").remote()
-            )
+            self.desk = RemoteDesk()
             self._start_packs()
             self._waiting = [s for s in self.plan.studies if self.ledger.study(s.name).status != "finished"]
             self._phase("reading and tokenising the data")
@@ -90,7 +88,7 @@ class Driver:
                 self._turn()
             if self._stop:
                 return self._go_home()
-            ray.get(self.desk.close.remote())
+            self.desk.close()
             ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
         failed = [study.name for study in self.ledger.state.studies if study.status == "failed"]
         self._end("failed" if failed else "finished", f"failed: {', '.join(failed)}" if failed else "")
@@ -119,7 +117,7 @@ class Driver:
 
     def _start_packs(self) -> None:
         wanted = self.plan.spec.resources
-        cores = int(ray.cluster_resources().get("CPU", 1))
+        cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
         bases = {base_key(study): study for study in self.plan.studies}
         packs = len(bases) * wanted.packs * wanted.workers
         for base, study in bases.items():
@@ -159,7 +157,7 @@ class Driver:
 
     def _follow(self, *, wait_s: float) -> None:
         """Take in what happened at the desk."""
-        news = ray.get(self.desk.events.remote(self._cursor, wait_s=wait_s))
+        news = self.desk.events(self._cursor, wait_s=wait_s)
         self._cursor = news.upto
         for pack, event in news.events:
             if isinstance(event, Known):
@@ -176,7 +174,7 @@ class Driver:
         self.ledger.know(known, reports)
         self.recorder.recall(known, reports)
 
-    def _start_study(self, study: Study, ref: ray.ObjectRef) -> None:
+    def _start_study(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
         try:
             data = self._data[study.name] = ray.get(ref)
         except Exception as error:
@@ -197,12 +195,12 @@ class Driver:
         self.ledger.update_study(study.name, status="running")
         self._phase("training")
 
-    def _finish_study(self, study: Study, ref: ray.ObjectRef) -> None:
+    def _finish_study(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
         self._follow(wait_s=0.0)
         try:
             ray.get(ref)
         except Exception as error:
-            ray.get(self.desk.abandon.remote(study.name))
+            self.desk.abandon(study.name)
             self._follow(wait_s=0.0)
             self._fail_study(study, error)
             return
@@ -236,16 +234,16 @@ class Driver:
         self.ledger.update_study(study.name, status="failed", error=f"{cause}")
         self.recorder.study_ended(study.name, "FAILED")
 
-    def _lose_pack(self, order: PackOrder, ref: ray.ObjectRef) -> None:
+    def _lose_pack(self, order: PackOrder, ref: ray.ObjectRef[Any]) -> None:
         try:
             why = ray.get(ref)
         except Exception as error:
             log.exception("the host of %s died", order.pack)
             why = str(error)
-            ray.get(self.desk.lose_pack.remote(order.pack))
+            self.desk.lose_pack(order.pack)
         log.error("pack %s was given up: %s", order.pack, why)
         if not any(other.base_key == order.base_key for other in self._hosting.values()):
-            ray.get(self.desk.give_up_base.remote(order.base_key, why))
+            self.desk.give_up_base(order.base_key, why)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -263,7 +261,7 @@ class Driver:
         self._phase("stopping")
         for ref in [*self._studying, *self._preparing]:
             ray.cancel(ref, force=True)
-        ray.get(self.desk.close.remote())
+        self.desk.close()
         ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
         self._follow(wait_s=0.0)
         now = time.time()

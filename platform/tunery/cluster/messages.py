@@ -120,6 +120,7 @@ class Failed:
 
 PackMessage = Seated | Progressed | Reported | Failed
 
+
 @dataclass(frozen=True)
 class Joined:
     """A trial has asked for a seat."""

@@ -13,17 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.actor import ActorHandle
 
 from storage.checkpoints import Checkpoint, CheckpointStore
 from storage.models import model_folder
 from storage.tokens import TokenTable
+from tuners.config import Quantisation
 from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, SeatState, StepReport
 from tuners.errors import TunerError
 from tunery import tasks
@@ -33,10 +32,11 @@ from tunery.cluster.messages import (
     Progressed,
     Report,
     Reported,
+    Seated,
     SeatName,
     SeatOrder,
-    Seated,
 )
+from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.reports import REPORTS, STATE, read_reports, write_reports
 from tunery.plan import TrialConfig
 from tunery.runs import RunFolder
@@ -55,15 +55,15 @@ class PackOrder:
     base_key: str
     model_id: str
     revision: str | None
-    quantisation: str
-    dtype: str
+    quantisation: Quantisation
+    dtype: Literal["auto", "float32", "bfloat16"]
     """`auto`: bfloat16 on a GPU, float32 on a CPU."""
     capacity: int
     """Most seats at once."""
     threads: int
     """Of torch, on a CPU."""
     run: Path
-    desk: ActorHandle
+    desk: RemoteDesk
 
 
 @dataclass
@@ -102,18 +102,15 @@ class _Host:
         """Train until the desk closes."""
         order, desk = self.order, self.order.desk
         self.device = ray.train.torch.get_device()
-        dtype = order.dtype if order.dtype != "auto" else ("bfloat16" if self.device.type == "cuda" else "float32")
-        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, dtype)
+        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, self._dtype())
         self.pack = Pack(Base.load(spec, device=self.device))
-        incarnation = ray.get(
-            desk.open_pack.remote(order.pack, base=order.base_key, capacity=order.capacity)
-        )
+        incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
         visited = 0.0
         while True:
             if not self.seats or self.messages or time.monotonic() - visited > VISIT_INTERVAL_S:
                 messages, self.messages = self.messages, []
                 wait_s = 0.0 if self.seats else 5.0
-                orders = ray.get(desk.visit.remote(order.pack, incarnation, messages, wait_s=wait_s))
+                orders = desk.visit(order.pack, incarnation, messages, wait_s=wait_s)
                 visited = time.monotonic()
                 for name in orders.drop:
                     self._drop(name)
@@ -124,6 +121,11 @@ class _Host:
                     self._take(seat_order)
             if self.seats:
                 self._step()
+
+    def _dtype(self) -> Literal["float32", "bfloat16"]:
+        if self.order.dtype != "auto":
+            return self.order.dtype
+        return "bfloat16" if self.device.type == "cuda" else "float32"
 
     # -- joining and leaving -----------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ def host(order: PackOrder, resources: Resources, storage_path: Path) -> str:
             cause, detail = classify(error)
         attempt += cause is not Cause.PREEMPTED
         decision = decide(Failure(cause, detail, attempt))
-        ray.get(order.desk.lose_pack.remote(order.pack))
+        order.desk.lose_pack(order.pack)
         log.warning("pack %s: %s (%s): %s", order.pack, cause.value, detail, decision)
         if isinstance(decision, GiveUp):
             return decision.why

@@ -17,8 +17,8 @@ from tunery.cluster.messages import SeatName, StudyData
 from tunery.cluster.recorder import Recorder
 from tunery.cluster.reports import REPORTS, STATE
 from tunery.errors import RunError, UnreachableError
-from tunery.inference.card import AdapterCard, Score
-from tunery.inference.gate import decide
+from tunery.inference.card import AdapterCard, BaseModelCard, ObjectiveCard, Score
+from tunery.inference.gate import contest
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
 from tunery.runs import RunFolder, StudyState, TrialState
@@ -47,7 +47,8 @@ def measure(folder: Path, study: Study) -> float:
 
     task = get(study.task)
     sets = {split.name: read(study, task, split.name) for split in task.eval_splits if not split.optional}
-    return evaluate(Predictor.load(str(folder)), task, sets).objective
+    objective: float = evaluate(Predictor.load(str(folder)), task, sets).objective
+    return objective
 
 
 @dataclass(frozen=True)
@@ -81,36 +82,23 @@ class Promoter:
         assert run_id is not None
         registry = Registry(self.profile.tracking_uri)
         version = registry.register(study.registry_name, run_id=run_id, artifact_path="adapter", tags=card.tags())
-        return self._gate(registry, study, version, card.score)
+        decision = contest(
+            registry,
+            version,
+            card.score,
+            alias=study.alias,
+            direction=get(study.task).direction,
+            min_gain=study.min_gain,
+            by=f"{getpass.getuser()} ({self.plan.run_id})",
+            measure=lambda champion: self._measure(registry, champion, study, card.score),
+        )
+        return Outcome(version.model, version.version, decision.verdict == "promoted", decision.why)
 
-    def _gate(self, registry: Registry, study: Study, version: Version, candidate: Score) -> Outcome:
-        model = study.registry_name
-        champion = registry.champion(model, study.alias)
-        if champion is not None and champion.version == version.version:
-            return Outcome(model, version.version, champion=True, verdict="it holds the alias already")
-        score = None if champion is None else self._score(registry, champion, study, candidate)
-        verdict = decide(candidate, score, direction=get(study.task).direction, min_gain=study.min_gain)
-        facts = {
-            "by": f"{getpass.getuser()} ({self.plan.run_id})",
-            "why": verdict.why,
-            "objective": candidate.objective,
-            "from_value": score.value if score else None,
-            "to_value": candidate.value,
-        }
-        if verdict.promote:
-            registry.promote(model, version.version, study.alias, **facts)
-        else:
-            registry.refuse(model, version.version, study.alias, **facts)
-        return Outcome(model, version.version, champion=verdict.promote, verdict=verdict.why)
-
-    def _score(self, registry: Registry, champion: Version, study: Study, candidate: Score) -> Score:
-        """The champion's score on the candidate's data: as recorded where that is the same, else measured now."""
-        recorded = Score.from_tags(champion.tags)
-        if recorded is not None and recorded.comparable(candidate):
-            return recorded
+    def _measure(self, registry: Registry, champion: Version, study: Study, candidate: Score) -> Score:
+        """The champion's score on the candidate's data."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = registry.download(champion, Path(scratch))
-            value = ray.get(measure.remote(folder, study))
+            value: float = ray.get(measure.remote(folder, study))
         return Score(candidate.objective, value, candidate.data_fingerprint)
 
     def _adapter(self, name: SeatName, data: StudyData, card: AdapterCard) -> Path:
@@ -121,7 +109,7 @@ class Promoter:
         target = self.folder.adapter(name.study, name.number)
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(data.tokenizer, target)
-        for file in best.files:
+        for file in best.names:
             if file not in (STATE, REPORTS):
                 (target / file).write_bytes(best.read(file))
         card.write(target)
@@ -134,13 +122,13 @@ class Promoter:
             task=task.name,
             kind=task.kind,
             labels=task.labels,
-            base={
-                "id": study.model.id,
-                "revision": study.model.revision,
-                "quantisation": study.tuner.quantisation,
-                "dtype": study.model.dtype,
-            },
-            objective={"name": task.objective_name, "value": objective},
+            base=BaseModelCard(
+                id=study.model.id,
+                revision=study.model.revision,
+                quantisation=study.tuner.quantisation,
+                dtype=study.model.dtype,
+            ),
+            objective=ObjectiveCard(name=task.objective_name, value=objective),
             direction=task.direction,
             metrics=trial.metrics,
             data_fingerprint=data.fingerprint,

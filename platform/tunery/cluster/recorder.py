@@ -54,7 +54,7 @@ class Recorder:
                 "tunery.data_fingerprint": data.fingerprint,
             },
             params={
-                **flatten({"tuner": study.tuner.model_dump(mode="json"), "train": study.train.model_dump(mode="json")}),
+                **{path: str(value) for path, value in flatten(_settings(study)).items()},
                 "train_rows": str(data.train_rows),
                 "train_tokens": str(data.train_tokens),
                 "eval_rows": str(data.eval_rows),
@@ -142,6 +142,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
         else:
             flat[path] = value
     return flat
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    return {"tuner": study.tuner.model_dump(mode="json"), "train": study.train.model_dump(mode="json")}
 
 
 def environment() -> dict[str, object]:

@@ -56,7 +56,9 @@ def decide(failure: Failure) -> Decision:
         case Cause.PREEMPTED:
             return Restart()
         case _ if failure.attempt >= MAX_ATTEMPTS:
-            return GiveUp(f"the pack failed {failure.attempt} times; the last time, {failure.cause.value}: {failure.detail}")
+            return GiveUp(
+                f"the pack failed {failure.attempt} times; the last time, {failure.cause.value}: {failure.detail}"
+            )
         case Cause.DEVICE_MEMORY | Cause.HOST_MEMORY:
             return Restart(smaller=True)
         case _:

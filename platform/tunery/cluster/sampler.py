@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import (
@@ -25,6 +25,11 @@ from ray.tune.search.optuna import OptunaSearch
 
 from tunery.cluster.messages import DRAW, METRIC, NUMBER, TIME, Ending
 from tunery.spec import Choice, IntUniform, LogUniform, Range, SearchSpec, Uniform
+
+Mode = Literal["min", "max"]
+MODES: Mapping[str, Mode] = {"maximise": "max", "minimise": "min"}
+"""A task's direction in Tune's words."""
+DIRECTIONS: Mapping[Mode, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
 
 OnEnd = Callable[[int, Ending], None]
 
@@ -66,15 +71,13 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(url, engine_kwargs=engine)
 
 
-def open_study(
-    search: SearchSpec, *, study_name: str, url: str, direction: str, first: Mapping[str, Any]
-) -> optuna.Study:
+def open_study(search: SearchSpec, *, study_name: str, url: str, mode: Mode, first: Mapping[str, Any]) -> optuna.Study:
     """Create or load the Optuna study `study_name` in the database at `url`.
 
     `first` is drawn first (the spec's own values, so that every sweep contains its baseline).
     """
     study = optuna.create_study(
-        storage=_storage(url), study_name=study_name, direction=direction, load_if_exists=True
+        storage=_storage(url), study_name=study_name, direction=DIRECTIONS[mode], load_if_exists=True
     )
     known = len(study.get_trials(deepcopy=False))
     # A resumed study must not repeat the first draws of its seed.
@@ -103,8 +106,8 @@ class StudySearch(OptunaSearch):
     as PRUNED, not as completed (its value is of a smaller budget); a trial that failed is told as FAIL.
     """
 
-    def __init__(self, study: optuna.Study, search: SearchSpec, *, mode: str, on_end: OnEnd) -> None:
-        self._begun = study
+    def __init__(self, study: optuna.Study, search: SearchSpec, *, mode: Mode, on_end: OnEnd) -> None:
+        self._study = study
         self._again = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
         self._on_end = on_end
         space = {path: distribution(drawn) for path, drawn in search.space.items()}
@@ -112,15 +115,15 @@ class StudySearch(OptunaSearch):
         self._distributions = space
 
     def _setup_study(self, mode: str | list[str]) -> None:
-        self._ot_study = self._begun
+        pass  # `study` is there already
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if trial_id not in self._ot_trials:
             if self._again:
                 begun = self._again.pop(0)
-                self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, begun._trial_id)
+                self._ot_trials[trial_id] = optuna.trial.Trial(self._study, begun._trial_id)
             else:
-                self._ot_trials[trial_id] = self._ot_study.ask(fixed_distributions=self._distributions)
+                self._ot_trials[trial_id] = self._study.ask(fixed_distributions=self._distributions)
         trial = self._ot_trials[trial_id]
         return {NUMBER: trial.number, DRAW: dict(trial.params)}
 
@@ -140,13 +143,13 @@ class StudySearch(OptunaSearch):
         if result and not error:
             self.on_trial_result(trial_id, result)  # Tune does not show a trial's last result otherwise
         if result and not error and result.get("final"):
-            self._ot_study.tell(trial, result[METRIC], state=TrialState.COMPLETE)
+            self._study.tell(trial, result[METRIC], state=TrialState.COMPLETE)
             self._on_end(trial.number, "finished")
         elif result and not error:
-            self._ot_study.tell(trial, state=TrialState.PRUNED)
+            self._study.tell(trial, state=TrialState.PRUNED)
             self._on_end(trial.number, "pruned")
         else:
-            self._ot_study.tell(trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)
             self._on_end(trial.number, "failed")
 
     def save(self, checkpoint_path: str) -> None:
@@ -160,10 +163,10 @@ class StudySearch(OptunaSearch):
         return {}
 
 
-def pruner(search: SearchSpec, study: optuna.Study, *, mode: str, max_epochs: int) -> TrialScheduler:
+def pruner(search: SearchSpec, study: optuna.Study, *, mode: Mode, max_epochs: int) -> TrialScheduler:
     """ASHA (Li et al. 2018, arXiv 1810.05934) over epochs, knowing what the study's ended trials reported."""
     if search.pruner.name == "none" or max_epochs <= search.pruner.grace_epochs:
-        return FIFOScheduler()
+        return FIFOScheduler()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     asha = AsyncHyperBandScheduler(
         time_attr=TIME,
         max_t=max_epochs,
@@ -172,7 +175,7 @@ def pruner(search: SearchSpec, study: optuna.Study, *, mode: str, max_epochs: in
     )
     sign = 1.0 if mode == "max" else -1.0
     for trial in study.get_trials(deepcopy=False, states=tuple(_ENDINGS)):
-        stranger = SimpleNamespace(trial_id=f"before-{trial.number}")
+        stranger: Any = SimpleNamespace(trial_id=f"before-{trial.number}")
         for evaluation, value in sorted(trial.intermediate_values.items()):
             epoch = trial.user_attrs[f"epoch of {evaluation}"]
             asha._brackets[0].on_result(stranger, epoch, sign * value)

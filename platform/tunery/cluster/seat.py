@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import ray
-from ray.actor import ActorHandle
 from ray.tune import Trainable
 
 from tunery.cluster.messages import DRAW, METRIC, NUMBER, TIME, Ended, SeatName, SeatOrder
+from tunery.cluster.remote_desk import RemoteDesk
 from tunery.errors import RunError
 from tunery.plan import Study
 
 
-class Seat(Trainable):  # type: ignore[misc]  # Ray ships no types for its base class
+class Seat(Trainable):
     """One trial. Tune's config: `number`, `draw`, and for the whole study `study`, `base`, `data`, `desk`."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -28,15 +27,15 @@ class Seat(Trainable):  # type: ignore[misc]  # Ray ships no types for its base 
 
     def _join(self, config: dict[str, Any]) -> None:
         study: Study = config["study"]
-        self._desk: ActorHandle = config["desk"]
+        self._desk: RemoteDesk = config["desk"]
         self._name = SeatName(study.name, config[NUMBER])
         self._reports = 0
         trial = study.trial(config[DRAW])
         order = SeatOrder(self._name, config["base"], trial.model_dump_json(), config[DRAW], config["data"])
-        ray.get(self._desk.join.remote(order))
+        self._desk.join(order)
 
     def step(self) -> dict[str, Any]:
-        answer = ray.get(self._desk.next_report.remote(self._name, self._reports))
+        answer = self._desk.next_report(self._name, self._reports)
         if isinstance(answer, Ended):
             # Raised, so that Tune's ledger says the same as Optuna's and MLflow's: this trial failed.
             raise RunError(f"trial {self._name} {answer.ending}: {answer.reason}")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import ray
 from ray import tune
-from ray.actor import ActorHandle
 from ray.tune.experiment import Trial
 
 from tunery.cluster.messages import METRIC, NUMBER, Ending, Known, SeatName, StudyData
-from tunery.cluster.sampler import StudySearch, ended, open_study, pruner
+from tunery.cluster.remote_desk import RemoteDesk
+from tunery.cluster.sampler import MODES, StudySearch, ended, open_study, pruner
 from tunery.cluster.seat import Seat
 from tunery.plan import Study
 from tunery.tasks import get
@@ -31,29 +31,29 @@ class StudyOrder:
     seats: int
     """Trials at once."""
     storage_path: Path
-    desk: ActorHandle
+    desk: RemoteDesk
 
 
 @ray.remote(num_cpus=0, max_retries=0)
 def run_study(order: StudyOrder) -> int:
     """Run what is left of the study; how many trials the ledger holds then."""
     study, desk = order.study, order.desk
-    mode = "max" if get(study.task).direction == "maximise" else "min"
+    mode = MODES[get(study.task).direction]
     ledger = open_study(
         study.search,
         study_name=order.ledger_name,
         url=order.ledger_url,
-        direction=f"{mode}imize",
+        mode=mode,
         first=study.default_draw(),
     )
     before = ended(ledger)
-    ray.get(desk.recall.remote([Known(SeatName(study.name, number), how, draw) for number, how, draw in before]))
+    desk.recall([Known(SeatName(study.name, number), how, draw) for number, how, draw in before])
     left = study.search.trials - len(before)
     if left <= 0:
         return len(before)
 
     def on_end(number: int, ending: Ending) -> None:
-        ray.get(desk.leave.remote(SeatName(study.name, number), ending))
+        desk.leave(SeatName(study.name, number), ending)
 
     tune.Tuner(
         tune.with_resources(Seat, {"CPU": 0.001}),

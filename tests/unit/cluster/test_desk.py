@@ -18,9 +18,9 @@ from tunery.cluster.messages import (
     Orders,
     Report,
     Reported,
+    Seated,
     SeatName,
     SeatOrder,
-    Seated,
     StudyData,
 )
 

@@ -1,0 +1,61 @@
+"""The desk as an actor, and its methods as plain typed calls from other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from tunery.cluster.desk import Desk
+from tunery.cluster.messages import Ended, Ending, Event, Events, Orders, PackMessage, Report, SeatName, SeatOrder
+
+_MOST_WAITING = 10_000
+"""Calls the actor holds at once: every waiting seat is one."""
+
+
+class RemoteDesk:
+    """A handle that can be sent along. Every method blocks until the desk has answered; see `Desk` for each."""
+
+    def __init__(self) -> None:
+        # Ray's own types do not survive `options` on an actor of coroutines.
+        actor: Any = ray.remote(Desk)
+        # On the driver's node and with it: a desk without its driver is of no use.
+        self._desk: Any = actor.options(num_cpus=0, max_concurrency=_MOST_WAITING).remote()
+
+    def join(self, order: SeatOrder) -> None:
+        ray.get(self._desk.join.remote(order))
+
+    def next_report(self, name: SeatName, after: int) -> Report | Ended:
+        answer: Report | Ended = ray.get(self._desk.next_report.remote(name, after))
+        return answer
+
+    def leave(self, name: SeatName, ending: Ending, reason: str = "") -> None:
+        ray.get(self._desk.leave.remote(name, ending, reason))
+
+    def open_pack(self, pack: str, *, base: str, capacity: int) -> int:
+        incarnation: int = ray.get(self._desk.open_pack.remote(pack, base=base, capacity=capacity))
+        return incarnation
+
+    def lose_pack(self, pack: str) -> None:
+        ray.get(self._desk.lose_pack.remote(pack))
+
+    def visit(self, pack: str, incarnation: int, messages: Sequence[PackMessage], *, wait_s: float) -> Orders:
+        orders: Orders = ray.get(self._desk.visit.remote(pack, incarnation, messages, wait_s=wait_s))
+        return orders
+
+    def events(self, after: int, *, wait_s: float) -> Events:
+        events: Events = ray.get(self._desk.events.remote(after, wait_s=wait_s))
+        return events
+
+    def recall(self, events: Sequence[Event]) -> None:
+        ray.get(self._desk.recall.remote(events))
+
+    def give_up_base(self, base: str, reason: str) -> None:
+        ray.get(self._desk.give_up_base.remote(base, reason))
+
+    def abandon(self, study: str) -> None:
+        ray.get(self._desk.abandon.remote(study))
+
+    def close(self) -> None:
+        ray.get(self._desk.close.remote())
