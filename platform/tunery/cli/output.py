@@ -15,23 +15,18 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from storage.errors import StorageError
-from tuners.errors import TunerError
-from tunery.errors import SpecError, TuneryError
+from tunery.errors import ConflictError, InputError, NotFoundError, SpecError, TuneryError, UnreachableError
 from tunery.home import Home
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-BAD_INPUT = 2
-FAULT = 1
+FAULT = TuneryError.exit_code
 
 
 class Format(StrEnum):
@@ -52,12 +47,13 @@ class Panel(StrEnum):
 
 def stdout() -> Console:
     """For results. Made on use, so that a redirected sys.stdout is honoured."""
-    return Console(highlight=False, soft_wrap=False)
+    # No markup: a name or a message with brackets is printed as it is.
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:
     """For progress, notes and errors: also the console to give to a live display."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def note(message: str) -> None:
@@ -80,7 +76,7 @@ def count_of(number: int, one: str, many: str = "") -> str:
 
 def emit(
     output: Format,
-    document: BaseModel | Mapping[str, Any] | Sequence[Any],
+    document: object,
     *renderables: RenderableType,
     next_steps: Sequence[str] = (),
 ) -> None:
@@ -102,9 +98,9 @@ def to_json(document: object) -> str:
 
 
 def _plain(value: object) -> object:
+    if dump := getattr(value, "model_dump", None):  # pydantic is not imported for the help's sake
+        value = dump(mode="json")
     match value:
-        case BaseModel():
-            return _plain(value.model_dump(mode="json"))
         case Mapping():
             return {str(key): _plain(item) for key, item in value.items()}
         case str() | int() | None:
@@ -157,20 +153,38 @@ def failed(error: Exception, *, as_json: bool) -> int:
             code = error.exit_code
         case TuneryError():
             message, code = str(error), error.exit_code
-        case StorageError() | TunerError():
-            message, code = str(error), BAD_INPUT
         case typer.TyperException():
             message, code = error.format_message(), error.exit_code
             if not message:  # no arguments: the help was printed, and that is the answer
                 return code
         case typer.Abort():
             return interrupted()
+        case _ if (known := _library_code(error)) is not None:
+            message, code = str(error), known
         case _:
             message, code = _crash_message(error), FAULT
     stderr().print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
     if as_json:
         print(to_json({"error": _describe(error, message)}))
     return code
+
+
+def _library_code(error: Exception) -> int | None:
+    """The exit code of an error of `storage` or `tuners`, which know nothing of tunery's; None: it is none of theirs."""
+    from storage import errors as storage
+    from tuners.errors import TunerError
+
+    match error:
+        case storage.NotRegisteredError():
+            return NotFoundError.exit_code
+        case storage.ChampionMovedError():
+            return ConflictError.exit_code
+        case storage.RegistryUnreachableError():
+            return UnreachableError.exit_code
+        case storage.StorageError() | TunerError():
+            return InputError.exit_code
+        case _:
+            return None
 
 
 def _describe(error: Exception, message: str) -> dict[str, object]:

@@ -11,11 +11,10 @@ from rich.text import Text
 from tunery.cli.options import OutputOption, ProfileOption, SetOption, SpecArgument, spec_command
 from tunery.cli.output import Format, Panel, count_of, emit, table
 from tunery.home import Home
-from tunery.profile import Profile, load_profile
-from tunery.spec.check import is_folder
 
 if TYPE_CHECKING:
     from tunery.plan import Estimate, Plan, Study
+    from tunery.profile import Profile
 
 PANEL = Panel.SPECS
 ORDER = 30
@@ -33,6 +32,7 @@ def command(
     are estimates, from the catalogue of tasks and the model's shapes.
     """
     from tunery.plan import compile_plan
+    from tunery.profile import load_profile
     from tunery.spec import load_spec
 
     plan = compile_plan(load_spec(spec, overrides=set_ or ()))
@@ -98,6 +98,8 @@ def _facts(plan: Plan, profile: Profile) -> list[tuple[str, str]]:
 
 
 def _model(study: Study, estimate: Estimate) -> str:
+    from tunery.spec.check import is_folder
+
     revision = f" @ {study.model.revision}" if study.model.revision else ""
     if estimate.base_parameters is not None:
         return f"{study.model.id}{revision}, {count(estimate.base_parameters)} parameters"
