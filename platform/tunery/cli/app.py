@@ -1,6 +1,7 @@
 """The command `platform`: finds its commands, runs one, and turns what goes wrong into a message and an exit code.
 
-To add a command, add one file `cli/<name>.py` (underscores become dashes); nothing else has to be touched:
+To add a command, add one file `cli/<name>.py` (underscores become dashes; a file `_<name>.py` is a helper); nothing
+else has to be touched:
 
     PANEL = Panel.RUNS                      # the group it is listed under in the help
     ORDER = 30                              # its place in the group
@@ -43,7 +44,7 @@ PANELS = tuple(output.Panel)
 def command_names() -> tuple[str, ...]:
     """The files of this folder that are commands, without importing them."""
     files = (module.name for module in pkgutil.iter_modules(cli.__path__))
-    return tuple(name.replace("_", "-") for name in files if name not in NOT_COMMANDS)
+    return tuple(name.replace("_", "-") for name in files if name not in NOT_COMMANDS and name[0] != "_")
 
 
 def build(only: str | None = None) -> typer.Typer:

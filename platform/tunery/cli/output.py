@@ -170,7 +170,7 @@ def failed(error: Exception, *, as_json: bool) -> int:
 
 
 def _library_code(error: Exception) -> int | None:
-    """The exit code of an error of `storage` or `tuners`, which know nothing of tunery's; None: it is none of theirs."""
+    """The exit code of an error of `storage` or `tuners`, which know nothing of tunery; None: it is neither."""
     from storage import errors as storage
     from tuners.errors import TunerError
 
