@@ -21,3 +21,15 @@ class RegistryError(StorageError):
 
 class MissingSplitError(DataError):
     """A split that the source does not have at all; the message says what it has."""
+
+
+class NotRegisteredError(RegistryError):
+    """No such model, version or alias; the message says what there is."""
+
+
+class ChampionMovedError(RegistryError):
+    """The alias is no longer where it was when the decision to move it was made: decide anew."""
+
+
+class RegistryUnreachableError(RegistryError):
+    """The registry's server or database does not answer."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -36,6 +37,8 @@ for _name, _value in _ENVIRONMENT.items():
 from mlflow import MlflowClient  # noqa: E402  (after the environment: see above)
 from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from sqlalchemy import create_engine, text  # noqa: E402  (SQLAlchemy comes with MLflow)
+from sqlalchemy.pool import NullPool  # noqa: E402
 
 __all__ = [
     "Metric",
@@ -45,8 +48,10 @@ __all__ = [
     "RunTag",
     "connect",
     "is_transient",
-    "locked",
+    "one_at_a_time",
     "retried",
+    "told",
+    "without_password",
 ]
 
 _Result = TypeVar("_Result")
@@ -66,7 +71,7 @@ def connect(uri: str) -> MlflowClient:
     if not uri.startswith("sqlite:"):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # Two processes that lay out one new sqlite file at once make each other fail half way.
-    with locked(uri, "layout"):
+    with one_at_a_time(uri, "layout"):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_registered_models(max_results=1)  # the registry's half is made on first use
         return client
@@ -89,21 +94,51 @@ def retried(call: Callable[[], _Result], *, waits_s: tuple[float, ...] = (0.2, 0
     return call()
 
 
+def without_password(uri: str) -> str:
+    """`uri` as it may be shown."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def told(error: Exception, uri: str) -> str:
+    """The first line of what an error says, without the URI's password."""
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    password = urlsplit(uri).password
+    return line.replace(password, "***") if password else line
+
+
 @contextmanager
-def locked(uri: str, purpose: str) -> Iterator[None]:
-    """One process at a time on this machine; the lock goes with the process, however that ends."""
-    with _lock_file(uri, purpose).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def one_at_a_time(uri: str, purpose: str) -> Iterator[None]:
+    """One process at a time; the lock goes with the process, however that ends.
+
+    Over a Postgres URI that holds for all machines, over any other for the processes of this one.
+    """
+    if uri.startswith("postgres"):
+        with _advisory_lock(uri, purpose):
+            yield
+    else:
+        with _lock_file(uri, purpose).open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+@contextmanager
+def _advisory_lock(uri: str, purpose: str) -> Iterator[None]:
+    number = int.from_bytes(hashlib.sha256(f"tunery {purpose}".encode()).digest()[:8], signed=True)
+    engine = create_engine(uri, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text("select pg_advisory_lock(:number)"), {"number": number})
+        yield  # closing the connection releases the lock, as its process's death does
 
 
 def _lock_file(uri: str, purpose: str) -> Path:
+    name = hashlib.sha256(purpose.encode()).hexdigest()[:16]
     database = uri.removeprefix("sqlite:///").partition("?")[0]
     if uri.startswith("sqlite:///") and database:
-        path = Path(database)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f".{path.name}.{purpose}.lock")
-    # A server has no file to lie beside: one in the user's own temporary folder, for everyone of that user here.
+        folder = Path(database).parent / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{Path(database).name}.{name}"
+    # A server has no file to lie beside: one in the temporary folder, for all processes of this user here.
     folder = Path(tempfile.gettempdir()) / f"tunery-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}.{purpose}.lock"
+    return folder / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}.{name}"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from tunery.cluster.tracking.spool import ID, RECORDS, Record, read_records
 from tunery.runs import write_whole
@@ -109,7 +108,7 @@ class Shipper:
                     continue
                 pause_s = _POLL_S
             except Exception as error:  # whatever fails: the spool holds it all, and it is tried again
-                self.problem = f"{_without_password(self._uri)}: {self._told(error)}"
+                self.problem = self._told(error)
                 pause_s, wait_s = wait_s, min(2 * wait_s, _LONGEST_WAIT_S)
             self._wake.wait(pause_s)
             self._wake.clear()
@@ -170,11 +169,6 @@ class Shipper:
             return 0
 
     def _told(self, error: Exception) -> str:
-        text = str(error).strip().partition("\n")[0] or type(error).__name__
-        password = urlsplit(self._uri).password
-        return text.replace(password, "***") if password else text
+        from storage.mlflow_connection import told, without_password  # for the same reason as above
 
-
-def _without_password(uri: str) -> str:
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+        return f"{without_password(self._uri)}: {told(error, self._uri)}"

@@ -1,0 +1,120 @@
+"""`tunery.json`: what an adapter folder says about itself. Loads neither torch nor MLflow.
+
+<folder>/tunery.json                 this card
+<folder>/adapter_config.json         PEFT's
+<folder>/adapter_model.safetensors   the adapter and the head (merged folders: model.safetensors, config.json)
+<folder>/tokenizer.json ...          the base's tokenizer
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunery.errors import InputError, NotFoundError
+from tunery.runs import write_whole
+
+FILE = "tunery.json"
+_OBJECTIVE, _VALUE, _DATA = "tunery.objective", "tunery.objective_value", "tunery.data_fingerprint"
+
+
+class _Stored(BaseModel):
+    # Read leniently: a newer tunery may have written more than this one knows.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measurement of an adapter, with what makes it comparable to another."""
+
+    objective: str
+    value: float
+    data_fingerprint: str
+    """Of the evaluation rows it was measured on."""
+
+    def comparable(self, other: Score) -> bool:
+        """Whether both measure the same thing on the same rows."""
+        return (self.objective, self.data_fingerprint) == (other.objective, other.data_fingerprint)
+
+    def tags(self) -> dict[str, str]:
+        return {_OBJECTIVE: self.objective, _VALUE: repr(self.value), _DATA: self.data_fingerprint}
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Score | None:
+        """The score a registered version was tagged with; None where it was not, or not with a number."""
+        try:
+            score = cls(tags[_OBJECTIVE], float(tags[_VALUE]), tags[_DATA])
+        except (KeyError, ValueError):
+            return None
+        return None if math.isnan(score.value) else score
+
+
+class BaseModelCard(_Stored):
+    """The model beneath the adapter."""
+
+    id: str
+    """A hub id, a folder or `embedded:minilm` (see `storage.models`)."""
+    revision: str | None = None
+    quantisation: Literal["none", "nf4", "nf4-double"] = "none"
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+
+
+class ObjectiveCard(_Stored):
+    """The task's objective and what the adapter reached."""
+
+    name: str
+    value: float
+
+
+class AdapterCard(_Stored):
+    """The card of one adapter."""
+
+    task: str
+    kind: Literal["classification", "regression"]
+    labels: tuple[str, ...] = ()
+    """In the order of the head's outputs; empty for a regression."""
+    base: BaseModelCard
+    objective: ObjectiveCard
+    direction: Literal["maximise", "minimise"] = "maximise"
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    data_fingerprint: str = ""
+    """Of the evaluation rows; see `tunery.inference.evaluate`."""
+    max_length: int = Field(128, ge=2)
+    """Tokens after which an input was cut in training, and is cut here."""
+    method: str = ""
+    """The tuning method's name."""
+    run_id: str = ""
+    study: str = ""
+    trial: int | None = None
+    tunery: str = ""
+    """The version that wrote it."""
+    merged: bool = False
+    """Whether the adapter is merged into the base, so that the folder is a whole model."""
+
+    @property
+    def score(self) -> Score:
+        return Score(self.objective.name, self.objective.value, self.data_fingerprint)
+
+    def tags(self) -> dict[str, str]:
+        """What is worth seeing beside a registered version; its score among it."""
+        of = {"task": self.task, "method": self.method, "base": self.base.id, "run": self.run_id, "study": self.study}
+        trial = {} if self.trial is None else {"tunery.trial": str(self.trial)}
+        return {f"tunery.{name}": value for name, value in of.items() if value} | trial | self.score.tags()
+
+    def write(self, folder: Path) -> None:
+        write_whole(folder / FILE, self.model_dump_json(indent=1).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> AdapterCard:
+        """NotFoundError where the folder has no card, InputError where it cannot be read."""
+        try:
+            return cls.model_validate_json((folder / FILE).read_bytes())
+        except FileNotFoundError:
+            raise NotFoundError(f"{folder} holds no adapter of tunery: there is no {FILE}") from None
+        except ValidationError as error:
+            raise InputError(f"{folder / FILE} is not the card of an adapter: {error}") from error
