@@ -31,4 +31,7 @@ TASKS = (
 
 def rows(split: str, *, seed: int) -> list[tuple[str, int]]:
     """The sentences of "train" or "validation", each with 1 (acceptable) or 0, in a seeded order."""
-    raise NotImplementedError
+    # Imported here: the catalogue is read by every command, and few need the sentences.
+    from tunery.tasks.acceptability.generator import sentences
+
+    return sentences(split, seed=seed)
