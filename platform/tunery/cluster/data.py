@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
 from storage.datasets import Fields, Rows, from_rows, read_hub, read_path
-from storage.errors import DataError
+from storage.errors import MissingSplitError
 from storage.models import model_folder
 from storage.tokens import encoder, fingerprint, tokenise
 from tunery.cluster.messages import StudyData
-from tunery.errors import SpecError
+from tunery.errors import InputError
 from tunery.plan import Study
-from tunery.tasks import Task, generate, get
+from tunery.tasks import Task, get
 
 
 def prepare(study: Study, cache: Path) -> StudyData:
@@ -28,7 +29,7 @@ def prepare(study: Study, cache: Path) -> StudyData:
     key = f"{fingerprint(tokenizer)}:{study.train.max_length}"
     encode = encoder(tokenizer, study.train.max_length)
     train = read(study, task, task.train_split)
-    evals = {split: rows for split, rows in _eval_sets(study, task).items() if rows is not None}
+    evals = _eval_sets(study, task)
     train_file = tokenise(train, encode, key=key, cache=cache / "tokens")
     eval_files = {split: tokenise(rows, encode, key=key, cache=cache / "tokens") for split, rows in evals.items()}
     saved = cache / "tokenizers" / fingerprint(tokenizer)[:16]
@@ -48,15 +49,14 @@ def prepare(study: Study, cache: Path) -> StudyData:
     )
 
 
-def _eval_sets(study: Study, task: Task) -> dict[str, Rows | None]:
-    sets: dict[str, Rows | None] = {}
+def _eval_sets(study: Study, task: Task) -> dict[str, Rows]:
+    sets = {}
     for split in task.eval_splits:
         try:
             sets[split.name] = read(study, task, split.name)
-        except DataError:
+        except MissingSplitError:
             if not split.optional:
                 raise
-            sets[split.name] = None
     return sets
 
 
@@ -66,12 +66,15 @@ def read(study: Study, task: Task, split: str) -> Rows:
     limit = data.max_train if split == task.train_split else data.max_eval
     fields = Fields(task.text, task.text_pair, task.label, task.labels)
     if data.source == "embedded":
-        return from_rows(generate(task.name, split, seed=data.seed), f"embedded:{task.name}/{split}", limit=limit)
+        rows = importlib.import_module(f"tunery.tasks.{task.name}").rows(split, seed=data.seed)
+        origin = f"embedded:{task.name}/{split}"
+        return from_rows(((text, None, float(label)) for text, label in rows), origin, limit=limit, seed=data.seed)
     if data.source == "path":
         assert data.root is not None
         return read_path(
             Path(data.root), task.folder, split, fields, bad_rows=data.bad_rows, limit=limit, seed=data.seed
         )
     if task.hub is None:
-        raise SpecError([])
+        known = "embedded" if task.generate else "path"
+        raise InputError(f"task {task.name} is not on the hub; set data.source: {known}")
     return read_hub(task.hub.repo, task.hub.config, split, fields, bad_rows=data.bad_rows, limit=limit, seed=data.seed)
