@@ -2,6 +2,7 @@
 
     TUNERY_HOME/runs/<run_id>/
         plan.json            the compiled plan, written once by the client
+        profile              name of the profile it was first started with, and keeps
         state.json           RunState, replaced whole by the driver at every change worth showing
         driver.lock          held (flock) by the driver while it lives: nobody else may drive the run; holds its pid
         stop                 its presence asks the driver to stop

@@ -178,9 +178,7 @@ class LocalClient:
 
     def _start_driver(self, folder: RunFolder, *, again: RunState | None = None) -> None:
         folder.driver_log.parent.mkdir(parents=True, exist_ok=True)
-        command = [*self._command, str(folder.root)]
-        if self._profile is not None:
-            command += ["--profile", self._profile]
+        command = [*self._command, str(folder.root), *self._profile_of(folder)]
         with folder.take_lock() as lock, folder.driver_log.open("ab") as log:
             folder.stop_file.unlink(missing_ok=True)
             if again is not None and folder.state_file.exists():
@@ -198,6 +196,15 @@ class LocalClient:
                 env={**os.environ, "TUNERY_HOME": str(self._home.root), LOCK_FD: str(lock.fileno())},
             )
             folder.note_driver(lock, process.pid)
+
+    def _profile_of(self, folder: RunFolder) -> list[str]:
+        # A run's ledgers lie where its first start has begun them: that profile is its own from then on.
+        kept = folder.root / "profile"
+        if not kept.exists():
+            if self._profile is None:
+                return []
+            write_whole(kept, self._profile.encode())
+        return ["--profile", kept.read_text()]
 
 
 def _name(run: str) -> str:

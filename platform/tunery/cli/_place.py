@@ -1,0 +1,21 @@
+"""Where the commands on runs look: the home, the profile and its client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunery.home import Home
+
+if TYPE_CHECKING:
+    from tunery.client import Client
+    from tunery.profile import Profile
+
+
+def here(profile: str | None = None) -> tuple[Profile, Client]:
+    """The profile of that name, or the default one, and the client it sends plans with."""
+    from tunery.client import client_for
+    from tunery.profile import load_profile
+
+    home = Home.from_environment()
+    place = load_profile(profile, home)
+    return place, client_for(place, home)

@@ -1,0 +1,88 @@
+"""`platform submit`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunery.cli import extras
+from tunery.cli._place import here
+from tunery.cli.options import OutputOption, ProfileOption, SetOption, SpecArgument
+from tunery.cli.output import Format, Panel, emit, note
+
+if TYPE_CHECKING:
+    from tunery.plan import Plan
+    from tunery.profile import Profile
+
+PANEL = Panel.RUNS
+ORDER = 10
+
+
+def command(
+    spec: SpecArgument,
+    set_: SetOption = None,
+    profile: ProfileOption = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start the run and return at once.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Run a spec: train its trials, register the best adapters, promote them if they gain.
+
+    Shows the run until it has ended; Ctrl-C asks whether to stop it or to let it go on. Submitting the same spec again
+    finds its run: it is watched if it is under way, goes on if it was interrupted, and is shown if it has finished.
+
+    Exit codes: 0 finished, 2 a mistake in the spec, 4 a run of that name has another content, 5 failed, 6 MLflow does
+    not answer, 130 stopped or detached with Ctrl-C.
+    """
+    from tunery.cli._watch import conclude, watch
+    from tunery.plan import compile_plan
+    from tunery.report import result
+    from tunery.spec import load_spec
+
+    plan = compile_plan(load_spec(spec, overrides=set_ or ()))
+    place, client = here(profile)
+    _check(plan, place)
+    note(_in_a_line(plan, place))
+    handle = client.send(plan)
+    run = handle.run_id
+    match handle.outcome:
+        case "started":
+            pass
+        case "attached":
+            note("this spec's run is under way already: showing it")
+        case "resumed":
+            note("this spec's run was interrupted: it goes on where it was")
+        case "finished":
+            note("this spec's run has finished before: nothing was started")
+            conclude(client, client.state(run), output)
+        case "ended":
+            state = client.state(run)
+            note(f"this spec's run has {'failed' if state.status == 'failed' else 'been stopped'} before: "
+                 f"nothing was started, `platform resume {run}` lets it go on")  # fmt: skip
+            conclude(client, state, output)
+    if not detach:
+        watch(client, run, output)
+    state = client.state(run)
+    emit(output, result.document(state), next_steps=result.next_steps(state))
+
+
+def _check(plan: Plan, place: Profile) -> None:
+    """What would make the run fail in a minute is said now."""
+    from tunery.client._reach import check_server, is_server
+
+    if place.target == "local":
+        extras.require("cluster")
+        if any(study.model.id.startswith("embedded:") for study in plan.studies):
+            extras.require("quickstart")
+    if is_server(place.tracking_uri):
+        check_server(place.tracking_uri)
+
+
+def _in_a_line(plan: Plan, place: Profile) -> str:
+    from tunery.report.words import count
+
+    trials = sum(study.search.trials for study in plan.studies)
+    models = ", ".join(dict.fromkeys(study.model.id for study in plan.studies))
+    methods = ", ".join(dict.fromkeys(study.tuner.method for study in plan.studies))
+    studies = count(len(plan.studies), "study")
+    return f"{plan.run_id}: {studies}, {count(trials, 'trial')} of {methods} on {models}; profile {place.name}"

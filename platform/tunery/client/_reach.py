@@ -1,0 +1,25 @@
+"""Whether the tracking server answers: asked before anything is started, so that a wrong address costs seconds."""
+
+from __future__ import annotations
+
+import httpx
+
+from tunery.errors import UnreachableError
+
+TIMEOUT_S = 5.0
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Whether it is a server that must be up, rather than a database that needs none."""
+    return tracking_uri.startswith(("http://", "https://"))
+
+
+def check_server(tracking_uri: str) -> None:
+    """UnreachableError, with the address, where no HTTP server answers there within a few seconds."""
+    try:
+        status = httpx.get(f"{tracking_uri.rstrip('/')}/health", timeout=TIMEOUT_S, follow_redirects=True).status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise UnreachableError(f"MLflow at {tracking_uri} does not answer: {error}") from error
+    # Whoever must log in first (401, 403) has found the server all the same.
+    if status >= 500 or status == 404:
+        raise UnreachableError(f"what answers at {tracking_uri} is no MLflow that works: /health gave HTTP {status}")
