@@ -3,7 +3,7 @@
 # make test         the tests (TEST_ARGS='-k spec' narrows them)
 # make check        formatting, lint, import rows, types
 # make fmt          put the formatting right
-# make bench        the rivals' benchmark, small (BENCH_ARGS overrides its size)
+# make bench        the rivals' benchmark, small on the data in TUNERY_DATA (BENCH_ARGS sets its size)
 # PYTHON=... names the interpreter that set-up uses; it must be Python 3.11 or later.
 
 VENV := .venv
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTHON ?=
 TEST_ARGS ?=
-BENCH_ARGS ?=
+BENCH_ARGS ?= --max-train 640 --max-eval 200 --repeats 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: setup check test fmt bench quickstart

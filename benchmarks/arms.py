@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Barrier
 from typing import Literal
 
-from benchmarks.measure import ArmResult, SeedResult, Stopwatch, together
+from benchmarks.measure import ArmResult, Evaluate, SeedResult, Stopwatch, together
 from benchmarks.workload import Workload
 
 START_LIMIT_S = 600.0
@@ -40,8 +40,7 @@ class Job:
     seeds: tuple[int, ...]
     limit: int | None
     """Steps a trial after which training stops; None: all."""
-    each_epoch: bool
-    """Evaluate after every epoch, else once at the end."""
+    evaluate: Evaluate
 
 
 def known(cores: int) -> dict[str, Arm]:
@@ -58,10 +57,10 @@ def known(cores: int) -> dict[str, Arm]:
     return {arm.name: arm for arm in arms}
 
 
-def run(arm: Arm, workload: Workload, seeds: Sequence[int], *, limit: int | None, each_epoch: bool) -> ArmResult:
+def run(arm: Arm, workload: Workload, seeds: Sequence[int], *, limit: int | None, evaluate: Evaluate) -> ArmResult:
     """Run one arm. Its seeds are dealt out to its processes; more processes than seeds are not started."""
     processes = min(arm.processes, len(seeds))
-    jobs = [Job(arm, workload, tuple(seeds[i::processes]), limit, each_epoch) for i in range(processes)]
+    jobs = [Job(arm, workload, tuple(seeds[i::processes]), limit, evaluate) for i in range(processes)]
     context = multiprocessing.get_context("spawn")
     # The children read it while they import torch; set_num_threads alone comes too late for some libraries.
     os.environ["OMP_NUM_THREADS"] = str(arm.threads)
@@ -82,6 +81,7 @@ def _meet_at(barrier: Barrier) -> None:
 
 
 def _work(job: Job) -> ArmResult:
+    _quiet()
     import torch
 
     from benchmarks import hf, ours
@@ -95,11 +95,11 @@ def _work(job: Job) -> ArmResult:
     for group in groups:
         watches.append(Stopwatch())
         if job.arm.trainer == "ours":
-            results += ours.train(job.workload, group, watches[-1], limit=job.limit, each_epoch=job.each_epoch)
+            results += ours.train(job.workload, group, watches[-1], limit=job.limit, evaluate=job.evaluate)
         else:
             padding = hf.PADDING[job.arm.trainer]
             results.append(
-                hf.train(job.workload, group[0], padding, watches[-1], limit=job.limit, each_epoch=job.each_epoch)
+                hf.train(job.workload, group[0], padding, watches[-1], limit=job.limit, evaluate=job.evaluate)
             )
     return ArmResult(
         arm=job.arm.name,
@@ -116,3 +116,16 @@ def _rate(watches: Sequence[Stopwatch]) -> float:
     """Of groups that ran one after another: all examples over all seconds, the untimed first steps left out."""
     examples = sum(watch.timed_examples for watch in watches)
     return examples / sum(watch.timed_seconds for watch in watches)
+
+
+def _quiet() -> None:
+    """Keep the libraries' notes about what is deprecated or could be installed out of the table."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)

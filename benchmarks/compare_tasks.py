@@ -35,8 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work = options.workload(chosen, task)
         seeds = other.get(task, chosen.seeds)
         results[task] = [
-            arms.run(known[name], work, seeds, limit=None, each_epoch=True) for name in (chosen.rival, chosen.arm)
+            arms.run(known[name], work, seeds, limit=None, evaluate="epochs") for name in (chosen.rival, chosen.arm)
         ]
+        measure.same_size(results[task])
         print(table({task: results[task]}), flush=True)
     print(table(results))
     content = {
@@ -52,9 +53,8 @@ def table(results: Mapping[str, Sequence[ArmResult]]) -> str:
     header = ["task", "metric", "seeds", "rival", "ours", "difference", "rival's spread", "rival s", "ours s", "speed"]
     rows = []
     for task, (rival, ours) in results.items():
-        theirs_by_seed = [seed.objective for seed in rival.seeds]
-        theirs, mine = statistics.mean(theirs_by_seed), statistics.mean(seed.objective for seed in ours.seeds)
-        spread = f"{statistics.stdev(theirs_by_seed):.4f}" if len(theirs_by_seed) > 1 else "one seed"
+        theirs, mine = statistics.mean(rival.objectives), statistics.mean(ours.objectives)
+        spread = f"{statistics.stdev(rival.objectives):.4f}" if len(rival.objectives) > 1 else "one seed"
         rows.append(
             [
                 task,

@@ -7,6 +7,7 @@ that it has. Names of the arms: `padded` (every input to max_length), `dynamic` 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -25,9 +26,8 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import logging
 
-from benchmarks.measure import SeedResult, Stopwatch
+from benchmarks.measure import Evaluate, SeedResult, Stopwatch, judge
 from benchmarks.workload import Tokens, Workload
 from tunery import tasks
 from tunery.tasks import metrics as task_metrics
@@ -73,22 +73,17 @@ class _Trainer(Trainer):  # type: ignore[misc]  # transformers is untyped for my
 
 
 def train(
-    workload: Workload, seed: int, padding: Padding, watch: Stopwatch, *, limit: int | None, each_epoch: bool
+    workload: Workload, seed: int, padding: Padding, watch: Stopwatch, *, limit: int | None, evaluate: Evaluate
 ) -> SeedResult:
-    """Train one trial.
-
-    `limit`: steps after which it stops; `each_epoch`: evaluate after every epoch, else once at the end.
-    """
+    """Train one trial; it stops after `limit` steps."""
     task = tasks.get(workload.task)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(workload.model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     with tempfile.TemporaryDirectory() as folder:
         trainer = _Trainer(
             model=_model(workload, tokenizer.pad_token_id),
-            args=_arguments(workload, seed, padding, folder, each_epoch),
+            args=_arguments(workload, seed, padding, folder, evaluate),
             train_dataset=_dataset(workload.train_set, task.kind),
             eval_dataset=_dataset(next(iter(workload.eval_sets.values())), task.kind),
             data_collator=_collator(tokenizer, padding, workload.train.max_length),
@@ -98,10 +93,10 @@ def train(
         trainer.remove_callback(PrinterCallback)
         trainer.watch, trainer.workload, trainer.evaluations = watch, workload, []
         trainer.train()
-        if not each_epoch or not trainer.evaluations:
+        if evaluate == "end" or (evaluate == "epochs" and not trainer.evaluations):
             trainer.evaluate()
-    best = max(trainer.evaluations, key=lambda metrics: task_metrics.objective(task, metrics))
-    return SeedResult(seed, task_metrics.objective(task, best), best, trainer.evaluations[-1])
+    trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    return judge(task, seed, trainer.evaluations, trainable)
 
 
 def _model(workload: Workload, pad_token_id: int) -> torch.nn.Module:
@@ -121,12 +116,19 @@ def _model(workload: Workload, pad_token_id: int) -> torch.nn.Module:
         lora_alpha=tuner.alpha,
         lora_dropout=tuner.dropout,
         target_modules=list(tuner.target_modules),
+        exclude_modules=_outside_layers(base),
     )
     model: torch.nn.Module = get_peft_model(base, config)
     return model
 
 
-def _arguments(workload: Workload, seed: int, padding: Padding, folder: str, each_epoch: bool) -> TrainingArguments:
+def _outside_layers(base: torch.nn.Module) -> list[str]:
+    """Linear layers such as BERT's pooler, which PEFT would match by the end of their names: no arm adapts them."""
+    linears = (name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear))
+    return [name for name in linears if not re.search(r"\blayers?\.\d+\.", name)]
+
+
+def _arguments(workload: Workload, seed: int, padding: Padding, folder: str, evaluate: Evaluate) -> TrainingArguments:
     train = workload.train
     schedule = {"constant": "constant_with_warmup"}.get(train.schedule, train.schedule)
     return TrainingArguments(
@@ -142,7 +144,7 @@ def _arguments(workload: Workload, seed: int, padding: Padding, folder: str, eac
         max_grad_norm=train.clip_norm,
         seed=seed,
         train_sampling_strategy="group_by_length" if padding == "grouped" else "random",
-        eval_strategy="epoch" if each_epoch else "no",
+        eval_strategy="epoch" if evaluate == "epochs" else "no",
         save_strategy="no",
         logging_strategy="no",
         report_to="none",

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunery.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 UNTIMED_STEPS = 3
 """First steps left out of a rate: they pay for allocations and for threads that start."""
+
+
+Evaluate = Literal["never", "end", "epochs"]
+"""When a trial is evaluated."""
 
 
 class Stopwatch:
@@ -79,12 +85,24 @@ class SeedResult:
     """One trial's quality."""
 
     seed: int
-    objective: float
-    """At the best evaluation."""
+    objective: float | None
+    """At the best evaluation; None where none was asked for."""
     metrics: Mapping[str, float]
     """At that evaluation, by the task's names."""
     final: Mapping[str, float]
     """At the last evaluation."""
+    trainable: int
+    """Parameters trained."""
+
+
+def judge(task: Task, seed: int, evaluations: Sequence[Mapping[str, float]], trainable: int) -> SeedResult:
+    """What a trial's evaluations, in their order, say."""
+    from tunery.tasks.metrics import objective
+
+    if not evaluations:
+        return SeedResult(seed, None, {}, {}, trainable)
+    best = max(evaluations, key=lambda metrics: objective(task, metrics))
+    return SeedResult(seed, objective(task, best), best, evaluations[-1], trainable)
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,11 @@ class ArmResult:
     """Largest resident set of a process, in MiB."""
     seeds: tuple[SeedResult, ...] = field(default=())
 
+    @property
+    def objectives(self) -> list[float]:
+        """Of the trials that were evaluated."""
+        return [seed.objective for seed in self.seeds if seed.objective is not None]
+
 
 def together(arm: str, parts: Sequence[ArmResult]) -> ArmResult:
     """The result of an arm whose processes ran at the same time."""
@@ -115,6 +138,12 @@ def together(arm: str, parts: Sequence[ArmResult]) -> ArmResult:
         peak_mib=sum(part.peak_mib for part in parts),
         seeds=tuple(seed for part in parts for seed in part.seeds),
     )
+
+
+def same_size(results: Sequence[ArmResult]) -> None:
+    """Refuse to compare trials that trained different numbers of parameters."""
+    sizes = {result.arm: {seed.trainable for seed in result.seeds} for result in results}
+    assert len(set().union(*sizes.values())) == 1, f"the arms trained different numbers of parameters: {sizes}"
 
 
 def median_rate(results: Sequence[ArmResult]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from benchmarks.measure import SeedResult, Stopwatch
+from benchmarks.measure import Evaluate, SeedResult, Stopwatch, judge
 from benchmarks.workload import Workload
 from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec
 from tunery import tasks
@@ -14,9 +14,9 @@ from tunery.tasks import metrics as task_metrics
 
 
 def train(
-    workload: Workload, seeds: Sequence[int], watch: Stopwatch, *, limit: int | None, each_epoch: bool
+    workload: Workload, seeds: Sequence[int], watch: Stopwatch, *, limit: int | None, evaluate: Evaluate
 ) -> list[SeedResult]:
-    """Train all seeds at once in one pack. `limit` and `each_epoch` as in `benchmarks.hf.train`."""
+    """Train all seeds at once in one pack. Each stops after `limit` steps."""
     task = tasks.get(workload.task)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = Base.load(BaseSpec(workload.model, None, workload.tuner.quantisation, "float32"), device)
@@ -32,17 +32,13 @@ def train(
                 eval_sets=workload.eval_sets,
             )
         )
-    evaluations = _loop(pack, workload.task, watch, limit=limit, each_epoch=each_epoch)
-    results = []
-    for seed in seeds:
-        history = evaluations[str(seed)]
-        best = max(history, key=lambda metrics: task_metrics.objective(task, metrics))
-        results.append(SeedResult(seed, task_metrics.objective(task, best), best, history[-1]))
-    return results
+    trainable = {seed: pack.progress(str(seed)).trainable for seed in seeds}
+    evaluations = _loop(pack, workload.task, watch, limit=limit, evaluate=evaluate)
+    return [judge(task, seed, evaluations[str(seed)], trainable[seed]) for seed in seeds]
 
 
 def _loop(
-    pack: Pack, task_name: str, watch: Stopwatch, *, limit: int | None, each_epoch: bool
+    pack: Pack, task_name: str, watch: Stopwatch, *, limit: int | None, evaluate: Evaluate
 ) -> dict[str, list[dict[str, float]]]:
     evaluations: dict[str, list[dict[str, float]]] = {name: [] for name in pack.seats}
     steps = 0
@@ -54,7 +50,9 @@ def _loop(
         diverged = {name: report.diverged for name, report in reports.items() if report.diverged}
         assert not diverged, f"seats diverged: {diverged}"
         ended = {name for name in pack.seats if pack.progress(name).finished or steps == limit}
-        due = ended | {name for name in pack.seats if each_epoch and pack.progress(name).evaluation_due}
+        due = set() if evaluate == "never" else set(ended)
+        if evaluate == "epochs":
+            due |= {name for name in pack.seats if pack.progress(name).evaluation_due}
         if due:
             with watch.pause():
                 for name, splits in pack.evaluate(sorted(due)).items():

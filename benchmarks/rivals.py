@@ -25,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4], help="a trial each")
     parser.add_argument("--steps", type=int, default=0, help="steps after which a trial stops; 0: all")
     parser.add_argument(
-        "--padded-steps", type=int, default=20, help="the same for hf-padded, whose quality is that of hf-dynamic"
+        "--padded-steps",
+        type=int,
+        default=20,
+        help="the same for hf-padded, which trains one seed and is not evaluated: its mathematics is hf-dynamic's",
     )
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args(arguments)
@@ -40,10 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results: dict[str, list[ArmResult]] = {name: [] for name in names}
     for repeat in range(chosen.repeats):
         for name in names:
-            steps = chosen.padded_steps if name == "hf-padded" else chosen.steps
-            result = arms.run(known[name], work, chosen.seeds, limit=steps or None, each_epoch=False)
+            if name == "hf-padded":
+                seeds = chosen.seeds[:1]
+                result = arms.run(known[name], work, seeds, limit=chosen.padded_steps or None, evaluate="never")
+            else:
+                result = arms.run(known[name], work, chosen.seeds, limit=chosen.steps or None, evaluate="end")
             results[name].append(result)
             print(f"repeat {repeat + 1}, {name}: {result.examples_per_s:.1f} examples/s, {result.train_s:.1f} s")
+    measure.same_size([result for runs in results.values() for result in runs])
     print(report(results, known))
     path = measure.save(
         chosen.name or f"rivals-{chosen.task}",
@@ -72,7 +79,7 @@ def report(results: dict[str, list[ArmResult]], known: dict[str, arms.Arm]) -> s
     rows = []
     for name, runs in results.items():
         ratios = [f"{rates[name] / rates[rival]:.2f}" if rival in rates else "" for rival in CLAIMS]
-        objectives = [seed.objective for seed in runs[-1].seeds]
+        objectives = runs[-1].objectives
         rows.append(
             [
                 name,
@@ -81,7 +88,7 @@ def report(results: dict[str, list[ArmResult]], known: dict[str, arms.Arm]) -> s
                 *ratios,
                 str(runs[-1].steps),
                 f"{runs[-1].peak_mib:.0f}",
-                f"{statistics.mean(objectives):.4f}",
+                f"{statistics.mean(objectives):.4f}" if objectives else "",
             ]
         )
     return "\n".join([measure.table(header, rows), *_claims(rates)])
