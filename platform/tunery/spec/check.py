@@ -175,7 +175,9 @@ def _range(path: str, given: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
             yield Fault((*at, kind), f"{path} takes whole numbers; use int_uniform or choice")
             return
     wrong = [(index, paths.why_wrong(path, value, methods)) for index, value in enumerate(given[kind])]
-    if isinstance(found, IntUniform | Uniform | LogUniform) and wrong[0][1].startswith(("expected text", "unknown")):
+    if isinstance(found, IntUniform | Uniform | LogUniform) and wrong[0][1].startswith(
+        ("expected text", "expected one of")
+    ):
         yield Fault((*at, kind), f"{path} does not take numbers; use choice")
         return
     for index, message in wrong:

@@ -186,7 +186,7 @@ def _resolve_folders(source: Source, folder: FilePath) -> None:
 
     def absolute(text: str, *at: str | int) -> str:
         # Not `resolve`: a link may be meant to point elsewhere tomorrow.
-        base = FilePath() if at in source.sets else folder
+        base = FilePath() if source.set_by(at) else folder
         return os.path.abspath(base / FilePath(text).expanduser())
 
     data, model = source.tree.get("data"), source.tree["model"]

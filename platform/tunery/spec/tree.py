@@ -72,12 +72,19 @@ class Source:
     sets: dict[Path, str] = field(default_factory=dict)
     """Path -> the `--set ...` of the command line that wrote it."""
 
+    def set_by(self, path: Path) -> str:
+        """The `--set ...` that wrote what stands at a path; empty if it is the file's."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.sets:
+                return self.sets[path[:length]]
+        return ""
+
     def mistake(self, path: Path, message: str, *, at_key: bool = False) -> Mistake:
         """A mistake at a path, or at the nearest thing above it that stands in the file."""
+        if option := self.set_by(path):
+            return Mistake(option, 0, 0, message)
         for length in range(len(path), -1, -1):
             known = path[:length]
-            if known in self.sets:
-                return Mistake(self.sets[known], 0, 0, message)
             places = self.keys if at_key and length == len(path) and known in self.keys else self.values
             if place := places.get(known):
                 return Mistake(self.file, place.line, place.column, message)

@@ -1,0 +1,255 @@
+"""Each kind of mistake is told with its place, what was got, and what is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunery.errors import SpecError
+from tunery.spec import Spec, parse_spec
+
+GOOD = """\
+apiVersion: tunery/v1
+kind: Sweep
+name: good
+model: {id: org/model}
+tasks: [cola, sst2]
+data: {source: hub}
+tuner: {method: lora, rank: 8}
+train: {epochs: 3}
+search:
+  trials: 2
+  space:
+    tuner.rank: {choice: [4, 8]}
+"""
+
+
+def mistakes_of(text: str, **options: object) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, file="x.yaml", **options)  # type: ignore[arg-type]  # overrides, where a test gives them
+    return [str(mistake) for mistake in caught.value.mistakes]
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+def test_the_good_one_is_good() -> None:
+    assert parse_spec(GOOD, file="x.yaml").name == "good"
+
+
+# old text, new text, the message with its place
+FIELDS = [
+    ("kind: Sweep", "kind: Swep", "x.yaml:2:7: kind: unknown value 'Swep'; did you mean 'Sweep'? known: Sweep"),
+    ("tunery/v1", "tunery/v9", "x.yaml:1:13: apiVersion: unknown value 'tunery/v9'; did you mean 'tunery/v1'?"),
+    ("name: good", "name: Good One", "x.yaml:3:7: name: expected lower-case letters"),
+    ("name: good", "name: 5", "x.yaml:3:7: name: expected text, got 5"),
+    ("name: good\n", "", "x.yaml:1:1: missing key 'name'"),
+    ("model: {id: org/model}", "model: {}", "x.yaml:4:8: missing key 'id' in model"),
+    ("model: {id: org/model}", "model: x", "x.yaml:4:8: model: expected a mapping, got 'x'"),
+    ("epochs: 3", "epoch: 3", "x.yaml:8:9: unknown key 'epoch' in train; did you mean 'epochs'? known: learning_rate"),
+    ("epochs: 3", "lr: 3", "x.yaml:8:9: unknown key 'lr' in train; did you mean 'learning_rate'?"),
+    ("epochs: 3", "epochs: 3.5", "x.yaml:8:17: train.epochs: expected a whole number, got 3.5"),
+    ("epochs: 3", "epochs: '3'", "x.yaml:8:17: train.epochs: expected a whole number, got '3'"),
+    ("epochs: 3", "epochs: true", "x.yaml:8:17: train.epochs: expected a whole number, got true"),
+    ("epochs: 3", "epochs: ~", "x.yaml:8:17: train.epochs: expected a whole number, got nothing"),
+    ("epochs: 3", "epochs: 0", "x.yaml:8:17: train.epochs: expected a value at least 1, got 0"),
+    ("epochs: 3", "learning_rate: fast", "x.yaml:8:24: train.learning_rate: expected a number, got 'fast'"),
+    ("epochs: 3", "learning_rate: .inf", "x.yaml:8:24: train.learning_rate: expected a finite number"),
+    ("epochs: 3", "learning_rate: .nan", "x.yaml:8:24: train.learning_rate: expected a finite number"),
+    ("epochs: 3", "warmup_ratio: 1", "x.yaml:8:23: train.warmup_ratio: expected a value below 1, got 1"),
+    ("epochs: 3", "clip_norm: 0", "x.yaml:8:20: train.clip_norm: expected a value above 0, got 0"),
+    ("epochs: 3", "schedule: cosinus", "x.yaml:8:19: train.schedule: unknown value 'cosinus'; did you mean 'cosine'?"),
+    ("method: lora", "method: lara", "x.yaml:7:8: tuner: unknown method 'lara'; did you mean 'lora'?"),
+    ("method: lora, ", "", "x.yaml:7:8: missing key 'method' in tuner; known methods: lora, qlora"),
+    ("rank: 8", "rnak: 8", "x.yaml:7:23: unknown key 'rnak' in tuner; did you mean 'rank'?"),
+    ("rank: 8", "rank: 0", "x.yaml:7:29: tuner.rank: expected a value at least 1, got 0"),
+    ("rank: 8", "target_modules: q", "x.yaml:7:39: tuner.target_modules: expected a list, got 'q'"),
+    ("rank: 8", "double_quantisation: true", "x.yaml:7:23: unknown key 'double_quantisation' in tuner"),
+    ("tasks: [cola, sst2]", "tasks: []", "x.yaml:5:8: tasks: expected at least 1 item, got 0"),
+    ("tasks: [cola, sst2]", "tasks: cola", "x.yaml:5:8: tasks: expected a list, got 'cola'"),
+    ("trials: 2", "trials: 1000000", "x.yaml:10:11: search.trials: expected a value at most 100000, got 1000000"),
+    ("trials: 2", "env: {A: b}", "x.yaml:10:3: unknown key 'env' in search: servers, packages, commands"),
+    ("kind: Sweep", "kind: Sweep\ntracking_uri: http://x", "x.yaml:3:1: unknown key 'tracking_uri': servers"),
+]
+MEANING = [
+    ("cola, ", "clola, ", "x.yaml:5:9: unknown task 'clola'; did you mean 'cola'? known: acceptability, cola, mnli"),
+    ("sst2]", "cola]", "x.yaml:5:15: task 'cola' is listed twice"),
+    ("sst2]", "acceptability]", "x.yaml:5:15: task 'acceptability' is not on the hub; use data: {source: embedded}"),
+    ("source: hub", "source: embedded", "x.yaml:5:9: task 'cola' has no embedded data; tasks that have: acceptab"),
+    ("source: hub", "source: path", "x.yaml:6:16: source 'path' needs data.root"),
+    ("source: hub", "source: path, root: 's3://b/c'", "x.yaml:6:28: expected a folder, got 's3://b/c': rows are not"),
+    ("source: hub", "source: path, root: 'file:///c'", "x.yaml:6:28: expected a folder, got 'file:///c'"),
+    ("source: hub", "root: data", "x.yaml:6:14: data.root is used with source 'path' only"),
+    ("org/model", "https://hf.co/org/model", "x.yaml:4:13: 'https://hf.co/org/model' is a URL; expected a hub id"),
+    ("org/model", "a/b/c", "x.yaml:4:13: expected a hub id (org/name), a folder (beginning with / or ./ or ../)"),
+    ("org/model", "embedded:mini", "x.yaml:4:13: unknown embedded model 'embedded:mini'; did you mean 'embedded:minil"),
+    ("org/model", "'${MODEL}'", "x.yaml:4:13: '${MODEL}': a spec holds no environment variables"),
+    ("tuner.rank:", "tuner.rnak:", "x.yaml:12:5: unknown path 'tuner.rnak'; did you mean 'tuner.rank'? known: train."),
+    ("tuner.rank:", "tuner.method:", "x.yaml:12:5: tuner.method cannot be searched: a trial keeps its study's method"),
+    ("tuner.rank:", "train.max_length:", "x.yaml:12:5: train.max_length cannot be searched: the rows are cut"),
+    ("tuner.rank:", "tuner.target_modules:", "x.yaml:12:5: tuner.target_modules cannot be searched: its value is a l"),
+    ("tuner.rank:", "data.seed:", "x.yaml:12:5: data.seed cannot be searched: a sweep's trials share the model"),
+    ("tuner.rank:", "model.id:", "x.yaml:12:5: model.id cannot be searched"),
+    ("choice: [4, 8]", "choice: [0, 8]", "x.yaml:12:27: tuner.rank: expected a value at least 1, got 0"),
+    ("choice: [4, 8]", "choice: [4, 8.5]", "x.yaml:12:30: tuner.rank: expected a whole number, got 8.5"),
+    (
+        "choice: [4, 8]",
+        "choice: [4, 4]",
+        "x.yaml:12:26: search.space.tuner.rank.choice: expected a choice between disti",
+    ),
+    ("choice: [4, 8]", "choice: []", "x.yaml:12:26: search.space.tuner.rank.choice: expected at least 1 item, got 0"),
+    ("choice: [4, 8]", "choice: 4", "x.yaml:12:26: search.space.tuner.rank.choice: expected a list, got 4"),
+    ("choice: [4, 8]", "choice: [[4]]", "x.yaml:12:27: search.space.tuner.rank.choice[0]: expected a number, a word"),
+    ("choice: [4, 8]", "uniform: [4, 8]", "x.yaml:12:27: tuner.rank takes whole numbers; use int_uniform or choice"),
+    ("choice: [4, 8]", "int_uniform: [0, 8]", "x.yaml:12:32: tuner.rank: expected a value at least 1, got 0"),
+    (
+        "choice: [4, 8]",
+        "int_uniform: [8, 4]",
+        "x.yaml:12:31: search.space.tuner.rank.int_uniform: expected [lower end, upper",
+    ),
+    ("choice: [4, 8]", "log_uniform: [0, 4]", "expected two ends above 0"),
+    ("choice: [4, 8]", "chioce: [4, 8]", "x.yaml:12:18: unknown kind of range 'chioce'; did you mean 'choice'?"),
+    ("{choice: [4, 8]}", "[4, 8]", "x.yaml:12:17: search.space.tuner.rank: expected a range: a mapping with one of"),
+    ("tuner.rank: {choice: [4, 8]}", "tuner.dropout: {uniform: [0, 2]}", "x.yaml:12:34: tuner.dropout: expected a va"),
+    (
+        "tuner.rank: {choice: [4, 8]}",
+        "train.schedule: {int_uniform: [1, 2]}",
+        "x.yaml:12:35: train.schedule does not take numbers; use choice",
+    ),
+    ("  space:\n    tuner.rank: {choice: [4, 8]}\n", "", "x.yaml:10:11: 2 trials, but search.space is empty"),
+]
+MORE = [
+    ("overrides: {cola: {tuner.rank: 4}}", "x.yaml:13:20: tuner.rank is drawn by search.space too; an override"),
+    ("overrides: {cola: {train.epoch: 4}}", "x.yaml:13:20: unknown path 'train.epoch'; did you mean 'train.epochs'?"),
+    ("overrides: {cola: {train.epochs: x}}", "x.yaml:13:34: train.epochs: expected a whole number, got 'x'"),
+    ("overrides: {cola: {train.epochs: [1]}}", "x.yaml:13:34: train.epochs: expected a whole number, got a list"),
+    ("overrides: {cola: {search.trials: 0}}", "x.yaml:13:35: search.trials: expected a value at least 1, got 0"),
+    ("overrides: {cola: {data.root: x}}", "x.yaml:13:20: unknown path 'data.root'"),
+    (
+        "overrides: {col: {train.epochs: 1}}",
+        "x.yaml:13:13: 'col' is not one of this spec's tasks; did you mean 'cola'?",
+    ),
+    ("matrix: {tuner.rank: [1, 2]}", "x.yaml:13:10: tuner.rank is drawn by search.space too"),
+    ("matrix: {train.epochs: []}", "x.yaml:13:24: expected at least 1 value, got 0"),
+    ("matrix: {train.epochs: [1, 1]}", "x.yaml:13:28: 1 is listed twice"),
+    ("matrix: {train.epochs: [1, 0]}", "x.yaml:13:28: train.epochs: expected a value at least 1, got 0"),
+    ("matrix: {train.epoch: [1]}", "x.yaml:13:10: unknown path 'train.epoch'; did you mean 'train.epochs'?"),
+    ("matrix: {tuner.method: [lora, lara]}", "x.yaml:13:31: tuner.method: unknown method 'lara'; did you mean 'lora'?"),
+    ("matrix: {model.id: [a/b, 'http://x']}", "x.yaml:13:26: 'http://x' is a URL"),
+    ("registry: {name: '{tsk}'}", "x.yaml:13:18: unknown placeholder '{tsk}'; did you mean '{task}'?"),
+    ("registry: {name: one}", "x.yaml:13:18: registry.name lacks {task}"),
+    ("registry: {name: 'a/{task}'}", "x.yaml:13:18: expected letters, digits"),
+    ("registry: {name: '{task'}", "x.yaml:13:18: not a template"),
+    ("registry: {name: '{task.x}'}", "x.yaml:13:18: unknown placeholder '{task.x}'"),
+    ("registry: {alias: 'No!'}", "x.yaml:13:19: registry.alias: expected a lower-case letter"),
+    ("resources: {seats: 0}", "x.yaml:13:20: resources.seats: expected a value at least 1, got 0"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), FIELDS + MEANING)
+def test_a_mistake_is_told_with_its_place(old: str, new: str, message: str) -> None:
+    found = mistakes_of(changed(old, new))
+    assert any(message in mistake for mistake in found), found
+
+
+@pytest.mark.parametrize(("line", "message"), MORE)
+def test_a_mistake_in_a_further_section_is_told_with_its_place(line: str, message: str) -> None:
+    found = mistakes_of(GOOD + line + "\n")
+    assert any(message in mistake for mistake in found), found
+
+
+def test_one_mistake_is_told_once() -> None:
+    for old, new, _ in FIELDS:
+        assert len(mistakes_of(changed(old, new))) <= 2, new  # a missing method makes the tuner's keys unknown at most
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+    text = changed("cola, ", "clola, ").replace("epochs: 3", "epochs: 0").replace("kind: Sweep", "kind: S")
+    found = mistakes_of(text + "bogus: 1\n")
+    assert [mistake.split(": ")[0] for mistake in found] == ["x.yaml:2:7", "x.yaml:5:9", "x.yaml:8:17", "x.yaml:13:1"]
+
+
+def test_a_searched_path_must_be_one_of_every_compared_method() -> None:
+    text = GOOD.replace("tuner.rank: {choice: [4, 8]}", "tuner.double_quantisation: {choice: [true, false]}")
+    found = mistakes_of(text + "matrix: {tuner.method: [lora, qlora]}\n")
+    assert found == ["x.yaml:12:5: the method lora has no tuner.double_quantisation"]
+
+
+def test_too_many_studies_are_refused() -> None:
+    values = ", ".join(map(str, range(1, 600)))
+    assert mistakes_of(GOOD + f"matrix: {{train.epochs: [{values}]}}\n") == [
+        "x.yaml:13:1: 1198 studies (tasks x cells); at most 1000"
+    ]
+
+
+class TestSet:
+    """`--set key=value`."""
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("train.epoch=3", "--set train.epoch: unknown key 'epoch' in train; did you mean 'epochs'?"),
+            ("train.epochs=x", "--set train.epochs: train.epochs: expected a whole number, got 'x'"),
+            ("train.epochs", "--set train.epochs: expected KEY=VALUE"),
+            ("=3", "--set =3: expected KEY=VALUE"),
+            ("train.epochs=[", "--set train.epochs: not YAML"),
+            ("train.epochs=!!int 3", "--set train.epochs: a YAML tag"),
+            ("name.x=3", "--set name.x: name is not a mapping in x.yaml"),
+            ("tasks=[clola]", "--set tasks: unknown task 'clola'"),
+            ("search.space.tuner.rank={choice: [0]}", "--set search.space.tuner.rank: tuner.rank: expected a value at"),
+            ("overrides.cola.train.epochs=0", "--set overrides.cola.train.epochs: train.epochs: expected a value at l"),
+            ("nonsense=1", "--set nonsense: unknown key 'nonsense'"),
+        ],
+    )
+    def test_a_mistake_names_the_option(self, override: str, message: str) -> None:
+        found = mistakes_of(GOOD, overrides=[override])
+        assert any(mistake.startswith(message) for mistake in found), found
+
+    def test_values_are_put_in(self) -> None:
+        spec = parse_spec(
+            GOOD,
+            file="x.yaml",
+            overrides=[
+                "train.epochs=1",
+                "train.learning_rate=1e-5",
+                "tasks=[sst2]",
+                "search.space.train.batch_size={choice: [8, 16]}",
+                "overrides.sst2.train.max_length=64",
+                "matrix.train.schedule=[linear]",
+                "data.max_train=",
+            ],
+        )
+        assert (spec.train.epochs, spec.train.learning_rate, spec.tasks) == (1, 1e-5, ("sst2",))
+        assert list(spec.search.space) == ["tuner.rank", "train.batch_size"]
+        assert spec.overrides == {"sst2": {"train.max_length": 64}}
+        assert spec.matrix == {"train.schedule": ("linear",)}
+        assert spec.data.max_train is None
+
+    def test_a_later_one_wins(self) -> None:
+        assert parse_spec(GOOD, file="x", overrides=["train.epochs=1", "train.epochs=2"]).train.epochs == 2
+
+
+def test_numbers_are_numbers() -> None:
+    spec = parse_spec(changed("epochs: 3", "learning_rate: 1e-5, weight_decay: 1E-2, clip_norm: 2"), file="x")
+    assert (spec.train.learning_rate, spec.train.weight_decay, spec.train.clip_norm) == (1e-5, 1e-2, 2.0)
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    spec = parse_spec(GOOD, file="x")
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "other"  # type: ignore[misc]  # that it is refused is the test
+
+
+def test_what_is_left_out_of_train_stays_left_out_when_written_and_read() -> None:
+    spec = parse_spec(GOOD, file="x")
+    again = Spec.model_validate_json(spec.model_dump_json())
+    assert again == spec
+    assert again.train.model_fields_set == {"epochs"}
+    assert again.digest() == spec.digest()
+
+
+def test_the_digest_is_that_of_the_meaning() -> None:
+    same = GOOD.replace("data: {source: hub}\n", "").replace("rank: 8", "alpha: 16.0, rank: 8")
+    assert parse_spec(same, file="x").digest() == parse_spec(GOOD, file="y").digest()
+    assert parse_spec(changed("rank: 8", "rank: 9"), file="x").digest() != parse_spec(GOOD, file="x").digest()
