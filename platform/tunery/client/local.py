@@ -47,9 +47,9 @@ def connect(profile: Profile, home: Home) -> Client:
 class LocalClient:
     """See `tunery.client.Client`. `driver_command` is called with the run's folder and the profile's name."""
 
-    def __init__(self, home: Home, *, driver_command: Sequence[str] = DRIVER, profile: str | None = None) -> None:
+    def __init__(self, home: Home, *, driver_command: Sequence[str] | None = None, profile: str | None = None) -> None:
         self._home = home
-        self._command = tuple(driver_command)
+        self._command = tuple(driver_command or DRIVER)
         self._profile = profile
 
     def send(self, plan: Plan) -> JobHandle:
