@@ -69,7 +69,7 @@ def packed_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    **_: Any,
+    **_unused: Any,
 ) -> tuple[Tensor, None]:
     """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
     context = getattr(module, _CONTEXT)

@@ -4,7 +4,7 @@ The GEMM is ours and not bitsandbytes': its CPU layer repacks the weights in a f
 training goes on with zero gradients and no error.
 """
 
-# O out, I in
+# O out, I in, B blocks of 64 values
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ import bitsandbytes.functional as bnb
 import torch
 from torch import Tensor
 
+_BLOCK = 64
+_PIECE = 1 << 20
+"""Values dequantised at a time on a CPU, where bitsandbytes cannot write into memory that is there."""
+
 
 class Buffer:
-    """Memory for one dense weight; fresh pages for each cost half a GEMM."""
+    """Memory for one dense weight: fresh pages for each would cost half a GEMM."""
 
     def __init__(self) -> None:
         self._memory: Tensor | None = None
 
-    def of(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """[*shape], with whatever was there."""
-        size = shape.numel()
-        if self._memory is None or self._memory.numel() < size or self._memory.dtype != dtype:
+    def of(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """[size], with whatever was there."""
+        if self._memory is None or self._memory.numel() < size:
             self._memory = torch.empty(size, dtype=dtype, device=device)
-        return self._memory[:size].view(shape)
+        assert self._memory.dtype == dtype
+        return self._memory[:size]
 
 
 class Nf4Weight:
@@ -32,13 +36,34 @@ class Nf4Weight:
 
     def __init__(self, weight_OI: Tensor, buffer: Buffer, *, double: bool) -> None:
         self._packed, self._state = bnb.quantize_4bit(
-            weight_OI.detach().contiguous(), blocksize=64, compress_statistics=double, quant_type="nf4"
+            weight_OI.detach().contiguous(), blocksize=_BLOCK, compress_statistics=double, quant_type="nf4"
         )
         self._buffer = buffer
 
     def dense(self) -> Tensor:
         """[O, I] in the dtype it was quantised from; the next call of any weight of this base overwrites it."""
+        state, size = self._state, torch.Size(self._state.shape).numel()
+        out = self._buffer.of(size, state.dtype, self._packed.device)
+        if self._packed.device.type != "cpu":
+            bnb.dequantize_4bit(self._packed, state, out=out.view(state.shape))
+            return out.view(state.shape)
+        packed, scales_B = self._packed.view(-1), self._scales()
+        for start in range(0, size, _PIECE):
+            end = min(size, start + _PIECE)
+            piece = torch.ops.bitsandbytes.dequantize_4bit(
+                packed[start // 2 : -(-end // 2)],
+                scales_B[start // _BLOCK : -(-end // _BLOCK)],
+                _BLOCK,
+                "nf4",
+                [1, end - start],
+                state.dtype,
+            )
+            out[start:end] = piece.view(-1)
+        return out.view(state.shape)
+
+    def _scales(self) -> Tensor:
+        """float32 [B]"""
         state = self._state
-        out = self._buffer.of(torch.Size(state.shape), state.dtype, self._packed.device)
-        bnb.dequantize_4bit(self._packed, state, out=out)
-        return out
+        if not state.nested:
+            return torch.as_tensor(state.absmax)
+        return torch.as_tensor(bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset)

@@ -92,16 +92,15 @@ def threshold(p: float) -> int:
 
 
 def _keep(state: Tensor, p: float) -> Tensor:
-    """int64 [..., n] -> bool [..., 4 n]; consumes its argument.
-
-    The shifts copy the sign bit, which makes the hash two-to-one instead of one-to-one: harmless here, a pass saved.
-    """
-    scratch = state >> 30
-    state.bitwise_xor_(scratch).mul_(_signed(_FIRST))
-    torch.bitwise_right_shift(state, 27, out=scratch)
-    state.bitwise_xor_(scratch).mul_(_signed(_SECOND))
-    torch.bitwise_right_shift(state, 31, out=scratch)
-    return state.bitwise_xor_(scratch).view(torch.int16) >= threshold(p)
+    """int64 [..., n] -> bool [..., 4 n]; consumes its argument."""
+    scratch = torch.empty_like(state)
+    for shift, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):
+        torch.bitwise_right_shift(state, shift, out=scratch)
+        # The shift copies the sign bit, which would bias the upper draws.
+        state.bitwise_xor_(scratch.bitwise_and_((1 << 64 - shift) - 1))
+        if factor != 1:
+            state.mul_(_signed(factor))
+    return state.view(torch.int16) >= threshold(p)
 
 
 class Masked(torch.autograd.Function):

@@ -1,0 +1,124 @@
+"""Tiny random models of each family, and seats for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tuners.config import TrainConfig
+from tuners.engine import Base, BaseSpec, Example, HeadSpec, SeatSpec
+from tuners.lora.config import Config as LoraConfig
+
+VOCABULARY = 120
+
+
+class Sentences:
+    """Random tokens; whether the first is above the middle is the label, so there is something to learn."""
+
+    def __init__(self, size: int, *, seed: int = 0, classes: int = 2, longest: int = 14) -> None:
+        draw = np.random.default_rng(seed)
+        self.lengths: NDArray[np.int32] = draw.integers(3, longest + 1, size).astype(np.int32)
+        self._rows = [draw.integers(5, VOCABULARY, length).astype(np.int32) for length in self.lengths]
+        self._classes = classes
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        share = (float(self._rows[index][1]) - 5) / (VOCABULARY - 5)
+        label = share if self._classes == 1 else float(int(share * self._classes))
+        return Example(self._rows[index], None, label)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests share the cores, and threads that wait for each other are slow."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def sentences() -> type[Sentences]:
+    return Sentences
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """tiny("bert") -> a folder with a random model of that family."""
+    import transformers as t
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    common = {"vocab_size": VOCABULARY, "max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.2}
+    grouped = sizes | common | {"num_key_value_heads": 2}
+    rates = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    configs: dict[str, Any] = {
+        "bert": lambda: t.BertConfig(**sizes, **common, **rates),
+        "roberta": lambda: t.RobertaConfig(**sizes, **common, **rates),
+        "distilbert": lambda: t.DistilBertConfig(dim=64, n_layers=2, n_heads=4, hidden_dim=128, **common),
+        "llama": lambda: t.LlamaConfig(**grouped),
+        "qwen2": lambda: t.Qwen2Config(**grouped),
+        "qwen3": lambda: t.Qwen3Config(**grouped, head_dim=16),
+        "mistral": lambda: t.MistralConfig(**grouped, sliding_window=None),
+    }
+    made: dict[tuple[str, bool], str] = {}
+
+    def make(family: str, *, pooler: bool = True) -> str:
+        key = (family, pooler)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(family)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                extra = {} if pooler else {"add_pooling_layer": False}
+                model_class = t.BertModel if family == "bert" else t.AutoModel
+                config = configs[family]()
+                model = model_class(config, **extra) if family == "bert" else model_class.from_config(config)
+            model.save_pretrained(folder)
+            made[key] = str(folder)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def base_of(tiny: Callable[..., str]) -> Callable[..., Base]:
+    """base_of("bert") -> a base that all tests may share: a pack leaves nothing behind in it."""
+    made: dict[tuple[str, str, bool], Base] = {}
+
+    def load(family: str, *, quantisation: Any = "none", pooler: bool = True) -> Base:
+        key = (family, quantisation, pooler)
+        if key not in made:
+            made[key] = Base.load(BaseSpec(tiny(family, pooler=pooler), quantisation=quantisation))
+        return made[key]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def seat() -> Callable[..., SeatSpec]:
+    """seat("a", rank=4, seed=1, learning_rate=1e-3, classes=3): a seat with what is given, defaults for the rest."""
+
+    def make(name: str, *, classes: int = 2, examples: int = 40, config: Any = LoraConfig, **fields: Any) -> SeatSpec:
+        tuner = {key: fields.pop(key) for key in list(fields) if key in config.model_fields}
+        train_set = fields.pop("train_set", None) or Sentences(examples, seed=1, classes=classes)
+        fields = {"batch_size": 8, "epochs": 50, "learning_rate": 1e-3} | fields
+        labels = () if classes == 1 else tuple(f"label {index}" for index in range(classes))
+        return SeatSpec(
+            name=name,
+            tuner=config(**tuner),
+            train=TrainConfig(**fields),
+            head=HeadSpec("regression" if classes == 1 else "classification", labels),
+            train_set=train_set,
+            eval_sets={"dev": Sentences(21, seed=2, classes=classes)},
+        )
+
+    return make
+
+
+@pytest.fixture
+def adapter_folder(tmp_path: Path) -> Path:
+    return tmp_path / "adapter"
