@@ -14,6 +14,7 @@ else has to be touched:
 
 - At the top of a command's file stand only typer, `tunery.errors`, `tunery.cli.*` and other light modules: the help
   imports every command. A command that needs an extra begins with `extras.require("cluster")`.
+- A file whose name begins with `_` is no command, but what several commands share.
 - `cli/options.py` holds the options that commands share; `cli/output.py` is the only place that prints.
 - Raise the errors of `tunery.errors` and let them pass: `run` prints them and gives their exit code. An exit code
   without a message: `raise typer.Exit(code)`. Ctrl-C is `KeyboardInterrupt`: let it pass too, unless you handle it.
