@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from storage.datasets import Fields, read_path
+from storage.errors import MissingSplitError
 from storage.models import model_folder
 from tuners.config import TrainConfig
 from tuners.lora.config import Config as LoraConfig
@@ -90,9 +91,11 @@ def load(task_name: str, *, root: Path, model: str, tuner: LoraConfig, train: Tr
 
     eval_sets: dict[str, Tokens] = {}
     for split in task.eval_splits:
-        if split.optional and not (root / task.folder / f"{split.name}.parquet").exists():
-            continue
-        eval_sets[split.name] = read(split.name, limits.max_eval)
+        try:
+            eval_sets[split.name] = read(split.name, limits.max_eval)
+        except MissingSplitError:
+            if not split.optional:
+                raise
     return Workload(
         task=task_name,
         model=folder,
