@@ -38,13 +38,14 @@ class Sink:
     def __init__(
         self, uri: str, spool_id: str, *, artifacts: Path | None, runs: dict[Key, str], experiments: dict[str, str]
     ) -> None:
-        """`artifacts`: where the artifacts of a new experiment lie; None leaves that to the server.
+        """`artifacts`: where the artifacts of a new experiment lie; None leaves that to the server (and with a sqlite
+        file, which has none, they lie beside it).
 
         `runs` and `experiments` (by study) are what is known already; both are filled in.
         """
         self._client = connect(uri)
         self._spool_id = spool_id
-        self._artifacts = artifacts
+        self._artifacts = artifacts or _beside(uri)
         self.runs = runs
         self.experiments = experiments
 
@@ -199,6 +200,11 @@ class Sink:
         if not folder.is_dir():
             raise Refused(f"the folder {folder} is gone")
         _refusable(self._client.log_artifacts, run_id, str(folder), path)
+
+
+def _beside(uri: str) -> Path | None:
+    # MLflow's own default is the folder `mlruns` of whatever directory the process happens to be in.
+    return Path(uri.removeprefix("sqlite:///")).parent / "artifacts" if uri.startswith("sqlite:///") else None
 
 
 def _refusable(call: Any, *arguments: Any) -> None:

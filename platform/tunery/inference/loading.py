@@ -1,0 +1,159 @@
+"""A base model with its adapter, as it was trained: the same weights, the same quantisation, the same head.
+
+Nothing that is loaded here can run code: weights are safetensors only, and remote code is never trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
+
+from storage.models import model_folder
+from tuners.engine.families import family_of
+from tuners.errors import TunerError
+from tunery.errors import InputError, NotFoundError
+from tunery.inference.card import AdapterCard
+
+ADAPTER = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What predictions are made with."""
+
+    model: nn.Module
+    tokenizer: Any
+    pad_token: int
+    """Token id that fills the shorter sequences of a batch; the attention mask hides it."""
+
+
+def best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True) -> Loaded:
+    """Load an adapter folder's model, or a merged one, for inference.
+
+    `quantised=False` puts the adapter on the base as it is, also where it was trained on a 4-bit one. Raises
+    NotFoundError where the base cannot be had, InputError where the folder is not what its card says.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    pad = _pad_token(tokenizer)
+    # Weights that the base lacks (the head's) are drawn from the global stream before ours replace them.
+    with torch.random.fork_rng(devices=[]), _quiet():
+        if card.merged:
+            model, missing = _base(str(folder), None, card, device, pad, quantised=False)
+        else:
+            model, missing = _base(model_folder(card.base.id), card.base.revision, card, device, pad, quantised)
+            missing -= _saved(folder)
+        if missing:
+            names = ", ".join(sorted(missing)[:5])
+            raise InputError(f"neither {folder} nor its base {card.base.id} has the weights {names}: it would guess")
+        if not card.merged:
+            model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    return Loaded(model.to(device).eval(), tokenizer, pad)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bar, and the warning that the head is not the base's: it never is."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _base(
+    name: str, revision: str | None, card: AdapterCard, device: str, pad: int, quantised: bool
+) -> tuple[Any, set[str]]:
+    """The base with an untrained head, and the weights that its files lack."""
+    labels = card.labels or ("value",)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(
+            name,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            problem_type="regression" if card.kind == "regression" else "single_label_classification",
+            **options,
+        )
+        # In the configuration too: decoders look there for where a sequence ends.
+        config.get_text_config().pad_token_id = config.pad_token_id = pad
+        if quantised and card.base.quantisation != "none":
+            options |= {"quantization_config": _four_bit(card, config, device), "device_map": {"": device}}
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            name, config=config, dtype=_dtype(card, device), use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise NotFoundError(f"the base model {card.base.id!r} cannot be loaded: {error}") from error
+    _keep_gradients_and_numbers(model.modules())
+    return model, set(report["missing_keys"])
+
+
+def _four_bit(card: AdapterCard, config: Any, device: str) -> Any:
+    # Only a quantised base needs bitsandbytes.
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=card.base.quantisation == "nf4-double",
+        bnb_4bit_compute_dtype=_dtype(card, device),
+        llm_int8_skip_modules=_dense(config.model_type),
+    )
+
+
+def _dense(model_type: str) -> list[str]:
+    """The linear layers that training never quantises: the head's, and what is pooled with."""
+    try:
+        family = family_of(model_type)
+    except TunerError:  # merged or trained elsewhere: no family of the engine's
+        return ["classifier", "score"]
+    # Full names: transformers takes "pooler" alone for no part of "bert.pooler.dense".
+    return sorted({layer.path for layer in family.head} | {f"{family.prefix}.pooler"})
+
+
+def _keep_gradients_and_numbers(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        # Else bitsandbytes repacks a CPU layer's weights in its first forward, into another computation.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def _dtype(card: AdapterCard, device: str) -> torch.dtype:
+    if card.base.dtype == "auto":
+        fits = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fits else torch.float32
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[card.base.dtype]
+
+
+def _saved(folder: Path) -> set[str]:
+    """The base's own names of the weights that the adapter brings whole (PEFT's modules_to_save)."""
+    try:
+        with safe_open(folder / ADAPTER, framework="pt") as file:
+            return {name.removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder} has no {ADAPTER} that can be read: {error}; pickles are not loaded") from error
+
+
+def _pad_token(tokenizer: Any) -> int:
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0):
+        if token is not None:
+            return int(token)
+    raise AssertionError("unreachable: 0 is a token")
