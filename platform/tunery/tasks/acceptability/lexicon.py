@@ -123,8 +123,8 @@ _PRONOUNS: Lexicon = {
 """The closed classes: the same in both."""
 
 TRAIN: Lexicon = _PRONOUNS | {
-    "woman": tuple("Anna Emma Julia Laura Sarah Alice Helen Susan Rachel Diana Olivia Nora".split()),
-    "man": tuple("Peter David Thomas Daniel Simon Henry Oliver Robert Felix Oscar Martin Victor".split()),
+    "woman": _phrases("Anna, Emma, Julia, Laura, Sarah, Alice, Helen, Susan, Rachel, Diana, Olivia, Nora"),
+    "man": _phrases("Peter, David, Thomas, Daniel, Simon, Henry, Oliver, Robert, Felix, Oscar, Martin, Victor"),
     "person": _nouns(
         "teacher doctor farmer singer driver lawyer painter baker soldier student neighbor pilot cook sailor "
         "waiter reporter gardener guard friend boy girl nurse woman:women man:men thief:thieves brother clown"
@@ -154,8 +154,8 @@ TRAIN: Lexicon = _PRONOUNS | {
 }
 
 DEV: Lexicon = _PRONOUNS | {
-    "woman": tuple("Mary Linda Sophie Karen Ruth Clara Megan Judy".split()),
-    "man": tuple("Paul George Kevin Eric Walter Jack Adam Brian".split()),
+    "woman": _phrases("Mary, Linda, Sophie, Karen, Ruth, Clara, Megan, Judy"),
+    "man": _phrases("Paul, George, Kevin, Eric, Walter, Jack, Adam, Brian"),
     "person": _nouns(
         "dancer judge plumber tailor hunter scientist professor captain tourist banker child:children visitor cousin "
         "mechanic librarian prince sister policeman:policemen"
