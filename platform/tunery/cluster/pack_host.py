@@ -6,6 +6,7 @@ PEFT adapter when it is the best so far) and reports, in this order: a report th
 
 from __future__ import annotations
 
+import os
 import resource
 import tempfile
 import time
@@ -150,7 +151,8 @@ class _Host:
             return
         self.seats[name] = seat
         progress = self.pack.progress(str(name))
-        self._log(seat, f"seated in {self.order.pack} at step {progress.step} of {progress.steps}: {dict(order.draw)}")
+        where = f"{self.order.pack} (process {os.getpid()}) at step {progress.step} of {progress.steps}"
+        self._log(seat, f"seated in {where}: {dict(order.draw)}")
         self.messages.append(Seated(name, progress.step, _now_ms()))
         self.messages.extend(Reported(name, report) for report in seat.reports)
         if progress.finished:

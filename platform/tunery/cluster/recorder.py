@@ -64,8 +64,8 @@ class Recorder:
                 "spec.json": plan.spec.model_dump_json(indent=1).encode(),
                 "plan.json": plan.model_dump_json(indent=1).encode(),
                 "environment.json": json.dumps(environment(), indent=1).encode(),
-                "skipped_rows.txt": "\n".join(data.skipped).encode(),
-            },
+            }
+            | ({"skipped_rows.txt": "\n".join(data.skipped).encode()} if data.skipped else {}),
             at_ms=_now_ms(),
         )
 

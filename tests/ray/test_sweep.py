@@ -1,0 +1,131 @@
+"""The main job, with things dying in the middle of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from storage.registry import Registry
+from tests.ray.conftest import Begin, Sweep, eventually
+
+pytestmark = pytest.mark.ray
+
+
+def ledger(sweep: Sweep, study: str = "cola") -> list[tuple[int, TrialState]]:
+    loaded = optuna.load_study(study_name=f"{sweep.folder.run_id}/{study}", storage=sweep.home.study_storage_url)
+    return [(trial.number, trial.state) for trial in loaded.get_trials()]
+
+
+def statuses(sweep: Sweep) -> dict[str, str]:
+    return {name.removeprefix(f"{sweep.folder.run_id}/"): run.info.status for name, run in sweep.runs().items()}
+
+
+def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin: Begin) -> None:
+    sweep = begin()
+    assert sweep.run() == 0, sweep.folder.driver_log.read_text()
+    study = sweep.study()
+    assert [(t.number, t.status, t.step) for t in study.trials] == [(n, "finished", 24) for n in range(3)]
+    assert study.trials[0].config == {"train.learning_rate": 2e-3, "tuner.rank": 4}, "the spec's own values come first"
+    best = max(study.trials, key=lambda t: (t.objective or 0.0, -t.number))
+    assert study.best == best.number
+    assert best.objective is not None
+    assert best.objective > 0.5, "tools and fruits can be told apart"
+    assert ledger(sweep) == [(n, TrialState.COMPLETE) for n in range(3)]
+    assert statuses(sweep) == {"cola": "FINISHED"} | {f"cola/{n}": "FINISHED" for n in range(3)}
+    run = sweep.runs()[f"{sweep.folder.run_id}/cola/{best.number}"]
+    assert run.data.params["train.learning_rate"] == str(best.config["train.learning_rate"])
+    assert run.data.metrics["best_objective"] == best.objective
+    registry = Registry(sweep.home.tracking_uri)
+    champion = registry.champion("fruits-cola")
+    assert champion is not None
+    assert (champion.version, study.model_version, study.champion) == ("1", "1", True)
+
+    worse = begin("worse", search__trials=1, search__space={}, train__learning_rate=1e-7, train__epochs=1)
+    assert worse.run() == 0
+    assert worse.study().champion is False
+    assert "gain" in worse.study().verdict
+    assert registry.champion("fruits-cola") == champion
+    assert [p.verdict for p in registry.history("fruits-cola")] == ["promoted", "refused"]
+
+
+def test_a_killed_pack_goes_on_from_its_last_checkpoint(begin: Begin) -> None:
+    sweep = begin(train__epochs=6, search__trials=2)
+    sweep.start()
+    eventually(sweep.begun, "a trial with a checkpoint")
+    killed = sweep.pack_process()
+    os.kill(killed, signal.SIGKILL)
+    assert sweep.wait() == 0, sweep.folder.driver_log.read_text()
+    assert sweep.pack_process() != killed
+    assert [(t.number, t.status, t.step) for t in sweep.study().trials] == [(n, "finished", 72) for n in range(2)]
+    log = sweep.folder.trial_log("cola", 0).read_text()
+    assert log.count("step 12 of 72, epoch 1:") == 1, "what was in a checkpoint was not trained again"
+    steps = [metric.step for metric in _history(sweep, "cola/0", "mcc")]
+    assert steps == [12, 24, 36, 48, 60, 72], "every evaluation is in MLflow, once"
+
+
+def test_a_killed_driver_is_resumed_to_the_exact_number_of_trials(begin: Begin) -> None:
+    sweep = begin(train__epochs=4, search__trials=4)
+    sweep.start()
+    eventually(sweep.begun, "a trial with a checkpoint")
+    draws = {t.number: t.config for t in sweep.study().trials}
+    sweep.kill()
+    eventually(lambda: not sweep.folder.driven(), "the lock goes with the driver")
+    assert sweep.run() == 0, sweep.folder.driver_log.read_text()
+    trials = sweep.study().trials
+    assert [(t.number, t.status, t.step) for t in trials] == [(n, "finished", 48) for n in range(4)]
+    assert {number: trials[number].config for number in draws} == draws, "a trial that goes on keeps its draw"
+    assert ledger(sweep) == [(n, TrialState.COMPLETE) for n in range(4)]
+    assert statuses(sweep) == {"cola": "FINISHED"} | {f"cola/{n}": "FINISHED" for n in range(4)}
+    for number in range(4):
+        assert [m.step for m in _history(sweep, f"cola/{number}", "mcc")] == [12, 24, 36, 48]
+    assert len(Registry(sweep.home.tracking_uri).versions("fruits-cola")) == 1
+
+
+def test_a_diverged_trial_is_failed_everywhere_and_the_others_finish(begin: Begin) -> None:
+    sweep = begin(search__trials=3, search__space={"train.learning_rate": {"choice": [2e-3, 1e30]}},
+                  search__sampler={"name": "random", "seed": 3})  # fmt: skip
+    assert sweep.run() == 0, sweep.folder.driver_log.read_text()
+    by_rate = {t.number: t.config["train.learning_rate"] for t in sweep.study().trials}
+    assert set(by_rate.values()) == {2e-3, 1e30}, "the seed draws both"
+    for trial in sweep.study().trials:
+        wild = by_rate[trial.number] == 1e30
+        assert trial.status == ("failed" if wild else "finished")
+        assert ("diverged" in trial.error) == wild
+        assert (trial.number, TrialState.FAIL if wild else TrialState.COMPLETE) in ledger(sweep)
+        assert statuses(sweep)[f"cola/{trial.number}"] == ("FAILED" if wild else "FINISHED")
+        assert (sweep.folder.root / "tune" / "cola" / str(trial.number) / "error.txt").exists() == wild
+    assert sweep.study().champion
+
+
+def test_when_every_trial_fails_the_run_fails_and_nothing_is_promoted(begin: Begin) -> None:
+    sweep = begin(search__trials=2, search__space={}, train__learning_rate=1e30)
+    assert sweep.run() == 5
+    assert sweep.state.status == "failed"
+    assert "every trial failed" in sweep.study().error
+    assert "diverged" in sweep.study().error
+    assert Registry(sweep.home.tracking_uri).models() == ()
+    assert statuses(sweep) == {"cola": "FAILED", "cola/0": "FAILED", "cola/1": "FAILED"}
+
+
+def test_a_stopped_run_is_resumed_where_it_was(begin: Begin) -> None:
+    sweep = begin(train__epochs=6, search__trials=2)
+    sweep.start()
+    eventually(sweep.begun, "a trial with a checkpoint")
+    sweep.folder.stop_file.touch()
+    assert sweep.wait() == 130
+    assert sweep.state.status == "stopped"
+    stopped = {t.number: t for t in sweep.study().trials}
+    assert {t.status for t in stopped.values()} <= {"stopped", "finished"}
+    assert "KILLED" in statuses(sweep).values()
+    assert sweep.run() == 0, sweep.folder.driver_log.read_text()
+    assert [(t.number, t.status, t.step) for t in sweep.study().trials] == [(n, "finished", 72) for n in range(2)]
+    assert set(statuses(sweep).values()) == {"FINISHED"}
+
+
+def _history(sweep: Sweep, name: str, metric: str) -> list[object]:
+    run = sweep.runs()[f"{sweep.folder.run_id}/{name}"]
+    return list(sweep.mlflow().get_metric_history(run.info.run_id, metric))
