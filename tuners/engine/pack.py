@@ -26,6 +26,8 @@ _ACTIVATIONS = 1 << 30
 """Bytes that the activations of one forward may take where the caller gives no bound."""
 _CONSTANT = 1e-6
 """Logits whose spread over a step's examples is at most this share of their size count as the same."""
+_SMALL = 1e-3
+"""Logits below it are all taken to be of this size."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ class _Tally:
         """Whether all examples got the same logits."""
         lowest, highest = torch.stack(self.lowest).amin(0), torch.stack(self.highest).amax(0)
         spread = float((highest - lowest).max())
-        return examples > 1 and spread <= _CONSTANT * max(float(lowest.abs().max()), float(highest.abs().max()))
+        size = max(_SMALL, float(lowest.abs().max()), float(highest.abs().max()))
+        return examples > 1 and spread <= _CONSTANT * size
 
 
 Part = tuple[str, int, int]

@@ -113,10 +113,7 @@ class Rival:
         per_epoch = math.ceil(len(self.spec.train_set) / train.batch_size)
         epoch, within = divmod(step, per_epoch)
         order = permutation(train.seed, epoch, len(self.spec.train_set))
-        rows = [
-            self.spec.train_set[int(i)]
-            for i in order[within * train.batch_size : (within + 1) * train.batch_size]
-        ]
+        rows = [self.spec.train_set[int(i)] for i in order[within * train.batch_size : (within + 1) * train.batch_size]]
         longest = max(len(row.ids) for row in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         for place, row in enumerate(rows):
