@@ -187,7 +187,7 @@ def _range(path: str, given: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
 
 def _overrides(tree: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
     named = _at(tree, "tasks")
-    here = tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+    here = tuple(name for name in tasks.names() if isinstance(named, list) and name in named)
     for task, changes in _mapping(tree, "overrides").items():
         if here and task not in here:
             yield Fault(
@@ -210,8 +210,9 @@ def _matrix(tree: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
         at: Path = ("matrix", path)
         if not isinstance(values, list):
             continue
-        if not values:
-            yield Fault(at, "expected at least 1 value, got 0")
+        if not 1 <= len(values) <= MAX_STUDIES:
+            yield Fault(at, f"expected 1 to {MAX_STUDIES} values, got {len(values)}")
+            continue
         studies *= len(values)
         for index, value in enumerate(values):
             if index == 0 or path in paths.matrix_paths(methods):
@@ -239,7 +240,7 @@ def _change(
 
 def _registry(tree: Tree) -> Iterator[Fault]:
     template = _at(tree, "registry", "name")
-    if not isinstance(template, str):
+    if not isinstance(template, str) or len(template) > 200:
         return
     at: Path = ("registry", "name")
     try:

@@ -30,7 +30,7 @@ from tunery.errors import Mistake, SpecError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-MAX_NODES = 50_000
+MAX_NODES = 20_000
 MAX_MISTAKES = 100
 """After that many the rest is not looked for: the first ones are what has to be mended anyway."""
 

@@ -131,7 +131,7 @@ MORE = [
         "x.yaml:13:13: 'col' is not one of this spec's tasks; did you mean 'cola'?",
     ),
     ("matrix: {tuner.rank: [1, 2]}", "x.yaml:13:10: tuner.rank is drawn by search.space too"),
-    ("matrix: {train.epochs: []}", "x.yaml:13:24: expected at least 1 value, got 0"),
+    ("matrix: {train.epochs: []}", "x.yaml:13:24: expected 1 to 1000 values, got 0"),
     ("matrix: {train.epochs: [1, 1]}", "x.yaml:13:28: 1 is listed twice"),
     ("matrix: {train.epochs: [1, 0]}", "x.yaml:13:28: train.epochs: expected a value at least 1, got 0"),
     ("matrix: {train.epoch: [1]}", "x.yaml:13:10: unknown path 'train.epoch'; did you mean 'train.epochs'?"),

@@ -21,10 +21,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 def refused(text: str) -> list[str]:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(SpecError) as caught:
         parse_spec(text, file="x.yaml")
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     return [str(mistake) for mistake in caught.value.mistakes]
 
 
@@ -53,11 +53,25 @@ def refused(text: str) -> list[str]:
         ("a: " + "[" * 500, "nested deeper than 20 levels"),
         ("a: " + "{x: " * 500, "nested deeper than 20 levels"),
         ("\n".join(f"{' ' * level}x:" for level in range(400)), "nested deeper than 20 levels"),
-        ("a: [" + "1," * 60_000 + "]", "more than 50000 values"),
+        ("a: [" + "1," * 60_000 + "]", "more than 20000 values"),
         ("a: " + "x" * 1_000_000, "x.yaml:1:1: larger than 1 MB"),
         (BOMB, "x.yaml:2:4: a YAML anchor ('b')"),
         ("a: " + "9" * 5000, "unknown key 'a'"),
-        ("\n".join(f"key{number}: 1" for number in range(20_000)), "x.yaml:1:1: unknown key 'key0'"),
+        ("matrix: {train.seed: [" + "1, " * 19_000 + "]}", "x.yaml:1:22: expected 1 to 1000 values, got 19000"),
+        ("tasks: [" + "cola, " * 19_000 + "]", "tasks: expected at most 1000 items"),
+        ("tasks: [" + "".join(f"t{number}, " for number in range(19_000)) + "]", "unknown task 't0'"),
+        (
+            "tasks: [cola]\noverrides: {cola: {" + "".join(f"a{n}: 1, " for n in range(9_000)) + "}}",
+            "unknown path 'a0'",
+        ),
+        (
+            "search: {space: {" + "".join(f"train.a{n}: 1, " for n in range(9_000)) + "}}",
+            "search.space.train.a0: expected a range",
+        ),
+        ("search: {space: {tuner.rank: {choice: [" + "1, " * 19_000 + "]}}}", "at most 1000 items"),
+        ("registry: {name: '" + "{}" * 200_000 + "'}", "expected at most 200 letters"),
+        ("model: {id: '" + "a/" * 200_000 + "'}", "expected at most 4096 letters"),
+        ("\n".join(f"key{number}: 1" for number in range(9_000)), "x.yaml:1:1: unknown key 'key0'"),
         ("? '" + "k" * 100_000 + "'\n: 1", "unknown key"),
         ("'" + "k" * 100_000 + "': 1", "not YAML"),
     ],
@@ -94,10 +108,10 @@ class TestFiles:
         file = tmp_path / "x.yaml"
         with file.open("wb") as handle:
             handle.truncate(1 << 40)  # sparse: a terabyte that takes no room
-        started = time.monotonic()
+        started = time.process_time()
         with pytest.raises(SpecError, match="larger than 1 MB"):
             load_spec(file)
-        assert time.monotonic() - started < 1
+        assert time.process_time() - started < 1
 
     def test_a_byte_order_mark_and_windows_line_ends_are_fine(self, tmp_path: Path) -> None:
         file = tmp_path / "x.yaml"
@@ -125,7 +139,11 @@ def test_quoted_scalars_are_text() -> None:
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=12,
 )
