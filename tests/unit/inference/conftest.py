@@ -61,8 +61,15 @@ def make_adapter(folder: Path, on: Path, *, bert: bool = True, labels: tuple[str
     config = LoraConfig(
         task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=targets, modules_to_save=[head], init_lora_weights=False
     )
-    get_peft_model(model, config).save_pretrained(folder)
-    tokenizer(bert=bert).save_pretrained(folder)
+    model, words = get_peft_model(model, config), tokenizer(bert=bert)
+    if bert and labels:  # a random head gives most texts one label: let it stand between these
+        with torch.no_grad():
+            own = torch.cat(
+                [model(**words(text, return_tensors="pt")).logits for text in ("the cat sat", "she is smart")]
+            )
+            model.base_model.model.classifier.modules_to_save["default"].bias -= own.mean(dim=0)
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
     given: dict[str, Any] = {
         "task": "acceptability",
         "kind": "classification" if labels else "regression",
