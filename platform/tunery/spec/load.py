@@ -131,6 +131,8 @@ def _field_mistakes(tree: Tree) -> Iterator[tuple[Path, str, bool]]:
     for each in errors:
         path, value = _locate(tree, each["loc"])
         match each["type"]:
+            case "missing" if isinstance(value, list):
+                yield path, f"{dotted(path)}: expected two ends, got {len(value)}", False
             case "missing":
                 name = str(each["loc"][-1])
                 yield (*path, name), f"missing key {name!r}{_inside(path)}", False
@@ -159,7 +161,7 @@ def _locate(tree: Tree, location: Sequence[str | int]) -> tuple[Path, Tree]:
         match tree, part:
             case (dict(), str()) if part in tree:
                 tree = tree[part]
-            case list(), int():
+            case list(), int() if part < len(tree):
                 tree = tree[part]
             case _:
                 continue

@@ -108,6 +108,17 @@ MEANING = [
         "int_uniform: [8, 4]",
         "x.yaml:12:31: search.space.tuner.rank.int_uniform: expected [lower end, upper",
     ),
+    (
+        "choice: [4, 8]",
+        "int_uniform: [4]",
+        "x.yaml:12:31: search.space.tuner.rank.int_uniform: expected two ends, got 1",
+    ),
+    (
+        "choice: [4, 8]",
+        "int_uniform: []",
+        "x.yaml:12:31: search.space.tuner.rank.int_uniform: expected two ends, got 0",
+    ),
+    ("choice: [4, 8]", "int_uniform: [1, 2, 3]", "search.space.tuner.rank.int_uniform: expected at most 2 items, got"),
     ("choice: [4, 8]", "log_uniform: [0, 4]", "expected two ends above 0"),
     ("choice: [4, 8]", "chioce: [4, 8]", "x.yaml:12:18: unknown kind of range 'chioce'; did you mean 'choice'?"),
     ("{choice: [4, 8]}", "[4, 8]", "x.yaml:12:17: search.space.tuner.rank: expected a range: a mapping with one of"),

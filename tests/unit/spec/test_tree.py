@@ -162,7 +162,7 @@ _SECTIONS = {
     "data": {"source": "hub"},
     "tuner": {"method": "qlora", "rank": 4},
     "train": {"epochs": 1},
-    "search": {"trials": 2, "space": {"tuner.rank": {"choice": [1, 2]}}},
+    "search": {"trials": 2, "space": {"tuner.rank": {"choice": [1, 2]}, "tuner.alpha": {"uniform": [1, 2]}}},
     "overrides": {"cola": {"train.epochs": 3}},
     "matrix": {"train.seed": [1, 2]},
     "registry": {"name": "{task}"},
