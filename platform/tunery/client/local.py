@@ -67,9 +67,10 @@ class LocalClient:
             return self._go_on(self._folder(run), also_ended=True)
 
     def _go_on(self, folder: RunFolder, *, also_ended: bool) -> JobHandle:
-        state = self.state(folder.run_id)
+        # First the driver, then the state: it may end between the two, and its last state must be seen then.
         if folder.driven():
             return JobHandle(folder.run_id, "attached")
+        state = self.state(folder.run_id)
         if state.status == "finished":
             return JobHandle(folder.run_id, "finished")
         if state.status in ("failed", "stopped") and not also_ended:

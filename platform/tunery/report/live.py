@@ -130,7 +130,9 @@ def _studies(studies: tuple[StudyState, ...]) -> RenderableType:
 
 
 def _trials(pairs: list[tuple[StudyState, TrialState]], *, now: float, several: bool, wide: bool) -> RenderableType:
-    value = "best" if several else pairs[0][0].objective or "objective"
+    name = pairs[0][0].objective
+    # A long name would take the room of the numbers; the line above the table has it in full.
+    value = "best" if several else name if 0 < len(name) <= 10 else "objective"
     columns = ["trial", "status", "pack", "", "epoch", value, "ex/s", "left"]
     table = words.table(
         *(["study"] if several else []),

@@ -50,7 +50,8 @@ def _state(folder: RunFolder, status: str, trial: str) -> RunState:
     log = folder.trial_log("cola", 0)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(f"trial 0 is {trial}\n")
-    ended = 1060.0 if status != "running" else None
+    now = time.time()
+    ended = now if status != "running" else None
     one = TrialState(
         number=0,
         status=trial,
@@ -62,7 +63,7 @@ def _state(folder: RunFolder, status: str, trial: str) -> RunState:
         steps=10,
         objective=0.5,
         metrics={"matthews_correlation": 0.5, "loss": 0.4},
-        started_at=1000.0,
+        started_at=now - 30,
         ended_at=ended,
     )
     study = StudyState(
@@ -85,8 +86,8 @@ def _state(folder: RunFolder, status: str, trial: str) -> RunState:
         status=status,
         tracking_uri="sqlite:///mlflow.db",
         studies=(study,),
-        started_at=1000.0,
-        updated_at=ended or 1030.0,
+        started_at=now - 30,
+        updated_at=now,
         ended_at=ended,
         error="every trial of cola failed" if status == "failed" else "",
     )

@@ -8,8 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tunery.home import Home
 from tunery.plan import Plan, Study
+from tunery.runs import RunFolder, run_folders
 from tunery.spec.types import Spec
+
+SPEC = """
+apiVersion: tunery/v1
+kind: Sweep
+name: small
+model: {id: prajjwal1/bert-tiny}
+tasks: [cola]
+tuner: {method: lora, rank: 4, alpha: 8, dropout: 0.0, target_modules: [query, value]}
+search: {trials: 1}
+"""
 
 FAKE_DRIVER = (sys.executable, str(Path(__file__).with_name("fake_driver.py")))
 
@@ -48,3 +60,9 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.01)
+
+
+def the_run(home: Home) -> RunFolder:
+    """The only run there is."""
+    (folder,) = run_folders(home.runs)
+    return folder
