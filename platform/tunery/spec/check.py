@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 import tuners
+from storage.models import EMBEDDED
 from tunery import tasks
 from tunery.spec import paths
 from tunery.spec.explain import show, suggest
@@ -23,7 +24,6 @@ from tunery.spec.space import IntUniform, LogUniform, Range, Uniform
 from tunery.spec.tree import Path, Tree, dotted
 
 MAX_STUDIES = 1000
-EMBEDDED_MODELS = ("minilm",)
 PLACEHOLDERS = ("name", "task", "cell", "method")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
@@ -121,10 +121,8 @@ def _model(path: Path, model_id: Tree) -> Iterator[Fault]:
     if not isinstance(model_id, str) or not model_id:
         return
     if model_id.startswith("embedded:"):
-        name = model_id.removeprefix("embedded:")
-        if name not in EMBEDDED_MODELS:
-            known = [f"embedded:{known}" for known in EMBEDDED_MODELS]
-            yield Fault(path, f"unknown embedded model {show(model_id)}; {suggest(model_id, known)}")
+        if model_id not in EMBEDDED:
+            yield Fault(path, f"unknown embedded model {show(model_id)}; {suggest(model_id, EMBEDDED)}")
     elif "://" in model_id:
         yield Fault(path, f"{show(model_id)} is a URL; expected a hub id (org/name), a folder or embedded:minilm")
     elif not is_folder(model_id) and not (_HUB_ID.fullmatch(model_id) and ".." not in model_id):

