@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 
 from tuners.engine.context import Context
 from tuners.engine.layout import Bucket
+from tuners.engine.rows import gather, scatter
 from tuners.engine.streams import keep_attention, masked
 from tuners.errors import TunerError
 
@@ -30,34 +31,6 @@ def prepare(backbone: nn.Module, context: Context) -> None:
         if hasattr(module, "is_causal"):
             setattr(module, _CONTEXT, context)
             setattr(module, _SITE, site)
-
-
-class _Scatter(torch.autograd.Function):
-    """[T, W] -> [M, W], padding with zeros; its backward is a gather."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Tensor, padded: int) -> Tensor:
-        ctx.places = places
-        out = x.new_zeros(padded, x.shape[1])
-        return out.index_copy_(0, places, x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0].index_select(0, ctx.places), None, None
-
-
-class _Gather(torch.autograd.Function):
-    """[M, W] -> [T, W]; its backward is a scatter."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
-        ctx.places, ctx.padded = places, x.shape[0]
-        return x.index_select(0, places)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        out = gradients[0].new_zeros(ctx.padded, gradients[0].shape[1])
-        return out.index_copy_(0, ctx.places, gradients[0]), None
 
 
 def packed_attention(
@@ -75,16 +48,17 @@ def packed_attention(
     context = getattr(module, _CONTEXT)
     assert isinstance(context, Context)
     assert attention_mask is None
+    context.called(None)
     layout, causal = context.layout, bool(module.is_causal)
     _, heads, tokens, size = query.shape
     if sliding_window is not None and layout.buckets[-1].length > sliding_window:
         longest = layout.buckets[-1].length
         raise TunerError(f"a sequence of {longest} tokens is above the model's window of {sliding_window}")
     flat = torch.cat([x.transpose(1, 2).reshape(tokens, -1) for x in (query, key, value)], 1)
-    places: Tensor = _Scatter.apply(flat, layout.places, layout.padded)  # type: ignore[no-untyped-call]
+    padded = scatter(flat, layout.places, layout.padded)
     outputs = []
     for bucket in layout.buckets:
-        part = places[bucket.start : bucket.start + bucket.count * bucket.length].view(bucket.count, bucket.length, -1)
+        part = padded[bucket.start : bucket.start + bucket.count * bucket.length].view(bucket.count, bucket.length, -1)
         q, k, v = (
             x.view(bucket.count, bucket.length, -1, size).transpose(1, 2)
             for x in torch.split(part, _widths(query, key), -1)
@@ -100,8 +74,7 @@ def packed_attention(
             out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, is_causal=hide, scale=scaling)
         outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    gathered: Tensor = _Gather.apply(joined, layout.places)  # type: ignore[no-untyped-call]
-    return gathered.view(1, tokens, heads, size), None
+    return gather(joined, layout.places).view(1, tokens, heads, size), None
 
 
 def _site(module: nn.Module) -> int:

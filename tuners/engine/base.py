@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
@@ -13,9 +14,9 @@ from transformers import AutoConfig, AutoModel
 from tuners.engine.attention import NAME, prepare
 from tuners.engine.context import Context, SlotsBySite
 from tuners.engine.families import Family, family_of
-from tuners.engine.layout import Layout
+from tuners.engine.layout import Layout, Rows, lay_out
 from tuners.engine.linear import DenseWeight, PackedDropout, PackedLinear, Weight
-from tuners.engine.types import BaseSpec
+from tuners.engine.types import BaseSpec, Example
 from tuners.errors import TunerError
 
 
@@ -35,6 +36,7 @@ class Base:
         self._backbone = backbone.requires_grad_(False)
         self._wrap()
         self._backbone.to(device).eval()
+        self._find_pooled_only()
         if self._pooler is not None:
             self._pooler.requires_grad_(False).to(device)
 
@@ -88,13 +90,18 @@ class Base:
         """[N, I] the states that the heads read; with gradients and dropout if `training`."""
         if self._backbone.training != training:
             self._backbone.train(training)
+        pooled = self._states(layout, slots).index_select(0, layout.pooled)
+        return pooled if self._pooler is None else torch.tanh(self._pooler(pooled))
+
+    def _states(self, layout: Layout, slots: SlotsBySite) -> Tensor:
+        """[T, I] of which only the pooled tokens are right."""
         extra: dict[str, Any] = {"token_type_ids": layout.types} if self.family.token_types else {}
         if self.causal:
             extra["use_cache"] = False
         with self.context.running(layout, slots):
-            states = self._backbone(input_ids=layout.ids, position_ids=layout.positions, **extra).last_hidden_state
-        pooled: Tensor = states[0].index_select(0, layout.first if self.family.pool == "first" else layout.last)
-        return pooled if self._pooler is None else torch.tanh(self._pooler(pooled))
+            out = self._backbone(input_ids=layout.ids, position_ids=layout.positions, **extra)
+        states: Tensor = out.last_hidden_state[0]
+        return states
 
     def _wrap(self) -> None:
         """Replace the linear and dropout layers; number every module in the model's own order."""
@@ -110,6 +117,19 @@ class Base:
             else:
                 continue
             self._backbone.set_submodule(name, new)
+
+    def _find_pooled_only(self) -> None:
+        """After the last attention each token is on its own, and only the pooled ones count: mark those layers."""
+        example = Example(np.zeros(1, np.int32), None, 0.0)
+        layout = lay_out(
+            [Rows([example], None)], causal=self.causal, first_position=self.first_position, device=self.device
+        )
+        with torch.no_grad(), self.context.tracing() as calls:
+            self._states(layout, {})
+        last_attention = max(place for place, layer in enumerate(calls) if layer is None)
+        for layer in calls[last_attention:]:
+            if isinstance(layer, PackedLinear):
+                layer.pooled_only = True
 
 
 def _weights(spec: BaseSpec) -> Any:

@@ -41,6 +41,7 @@ class Context:
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self._layout: Layout | None = None
         self._slots: SlotsBySite = {}
+        self._calls: list[object] | None = None
 
     @contextmanager
     def running(self, layout: Layout, slots: SlotsBySite) -> Iterator[None]:
@@ -64,13 +65,32 @@ class Context:
         assert self.layout.row_keys is not None, "an evaluation draws nothing"
         return self.layout.row_keys
 
-    def active(self, site: int) -> list[tuple[Slot, int, int]]:
-        """The seats that train something at this layer: (slot, first token, token after the last)."""
-        spans = self.layout.token_spans
+    @contextmanager
+    def tracing(self) -> Iterator[list[object]]:
+        """What the layers report while a forward runs, in their order."""
+        self._calls = []
+        try:
+            yield self._calls
+        finally:
+            self._calls = None
+
+    def called(self, layer: object) -> None:
+        """A layer reports its call; attention reports None."""
+        if self._calls is not None:
+            self._calls.append(layer)
+
+    def active(self, site: int, *, pooled: bool) -> list[tuple[Slot, int, int]]:
+        """The seats that train something at this layer: (slot, first row, row after the last).
+
+        Rows are tokens, or sequences where only `pooled` tokens are computed.
+        """
+        spans = self.layout.row_spans if pooled else self.layout.token_spans
         slots = self._slots.get(site, ())
         return [(slot, *spans[seat]) for seat, slot in slots if spans[seat][0] < spans[seat][1]]
 
-    def keep(self, site: int, width: int, p: float, start: int = 0, end: int | None = None) -> Tensor | None:
-        """bool [T, W] for the tokens start:end: what dropout keeps; None in an evaluation."""
-        keys = self.layout.token_keys
+    def keep(
+        self, site: int, width: int, p: float, start: int = 0, end: int | None = None, *, pooled: bool = False
+    ) -> Tensor | None:
+        """bool [T, W] for the rows start:end: what dropout keeps; None in an evaluation."""
+        keys = self.layout.pooled_keys if pooled else self.layout.token_keys
         return None if keys is None else keep_rows(keys[start:end], site, width, p)

@@ -62,10 +62,8 @@ class Layout:
     """[S] each seat's tokens."""
     row_spans: tuple[tuple[int, int], ...]
     """[S] each seat's sequences."""
-    first: Tensor
-    """int64 [N] the place of each sequence's first token."""
-    last: Tensor
-    """int64 [N] and of its last."""
+    pooled: Tensor
+    """int64 [N] the token that stands for each sequence: its first, or its last where attention is causal."""
     places: Tensor
     """int64 [T] each token's place among the M."""
     padded: int
@@ -73,8 +71,10 @@ class Layout:
     buckets: tuple[Bucket, ...]
     token_keys: Tensor | None
     """int64 [T] dropout keys; None in an evaluation."""
+    pooled_keys: Tensor | None
+    """int64 [N] those of the pooled tokens."""
     row_keys: Tensor | None
-    """int64 [N]"""
+    """int64 [N] those of the sequences."""
 
     @property
     def tokens(self) -> int:
@@ -91,9 +91,11 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
     sequence_T = np.repeat(np.arange(len(examples)), lengths)
     position_T = np.arange(int(ends[-1])) - starts[sequence_T]
     places, padded, buckets = _buckets(lengths, starts, causal=causal, device=device)
+    pooled = ends - 1 if causal else starts
     counts = np.cumsum([0, *(len(rows.examples) for rows in seats)])
     bounds = np.concatenate([[0], ends])[counts]
     keys = None if seats[0].keys is None else np.concatenate([rows.keys for rows in seats if rows.keys is not None])
+    by_token = None if keys is None else token_keys(keys, sequence_T, position_T)
 
     def tensor(values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)
@@ -104,12 +106,12 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
         types=tensor(_types(examples, lengths))[None],
         token_spans=_spans(bounds),
         row_spans=_spans(counts),
-        first=tensor(starts),
-        last=tensor(ends - 1),
+        pooled=tensor(pooled),
         places=tensor(places),
         padded=padded,
         buckets=buckets,
-        token_keys=None if keys is None else tensor(token_keys(keys, sequence_T, position_T)),
+        token_keys=None if by_token is None else tensor(by_token),
+        pooled_keys=None if by_token is None else tensor(by_token[pooled]),
         row_keys=None if keys is None else tensor(keys),
     )
 

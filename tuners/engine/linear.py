@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuners.engine.context import Context
+from tuners.engine.context import Context, Slot
+from tuners.engine.rows import gather, scatter
 from tuners.engine.streams import masked
 
 
@@ -40,45 +41,64 @@ class _Grouped(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:  # noqa: ARG004
-        x_TI = x.reshape(-1, x.shape[-1])
+    def forward(ctx: Any, x_TI: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:  # noqa: ARG004
         y_TO = functional.linear(x_TI, site.weight.dense(), site.bias)
         kept = []
-        for slot, start, end in site.context.active(site.index):
-            x_kI = x_TI[start:end]
-            keep = site.context.keep(site.index, x.shape[-1], slot.dropout, start, end) if slot.dropout else None
-            kept.append((slot, start, end, slot.forward(x_kI, y_TO[start:end], keep)))
+        for slot, start, end in site.active():
+            keep = site.keep(slot.dropout, start, end) if slot.dropout else None
+            kept.append((slot, start, end, slot.forward(x_TI[start:end], y_TO[start:end], keep)))
         ctx.save_for_backward(x_TI)
-        ctx.site, ctx.kept, ctx.shape = site, kept, x.shape
-        return y_TO.view(*x.shape[:-1], -1)
+        ctx.site, ctx.kept = site, kept
+        return y_TO
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         (x_TI,) = ctx.saved_tensors
-        g_TO = gradients[0].reshape(-1, gradients[0].shape[-1])
+        g_TO = gradients[0]
         gx_TI = g_TO @ ctx.site.weight.dense() if ctx.needs_input_grad[0] else None
         for slot, start, end, kept in ctx.kept:
             gx_kI = None if gx_TI is None else gx_TI[start:end]
             slot.backward(kept, x_TI[start:end], g_TO[start:end], gx_kI)
-        return None if gx_TI is None else gx_TI.view(ctx.shape), None, None
+        return gx_TI, None, None
 
 
 class PackedLinear(nn.Module):
-    """A frozen linear layer at which seats may train something: [..., I] -> [..., O]."""
+    """A frozen linear layer at which seats may train something: [1, T, I] -> [1, T, O]."""
 
     def __init__(self, name: str, index: int, linear: nn.Linear, weight: Weight, context: Context) -> None:
         super().__init__()
         self.name, self.index, self.weight, self.context = name, index, weight, context
         self.bias = linear.bias
         self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.pooled_only = False
+        """After the last attention nothing reads the tokens that are not pooled: their outputs are left at zero."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., I] -> [..., O]"""
-        if isinstance(self.weight, DenseWeight) and not self.context.active(self.index):
-            return functional.linear(x, self.weight.dense(), self.bias)
+        """[1, T, I] -> [1, T, O]"""
+        self.context.called(self)
+        x_TI, places = x.reshape(-1, self.in_features), self.context.layout.pooled
+        if self.pooled_only:
+            y_TO = scatter(self._rows(gather(x_TI, places)), places, x_TI.shape[0])
+        else:
+            y_TO = self._rows(x_TI)
+        return y_TO.view(*x.shape[:-1], self.out_features)
+
+    def active(self) -> list[tuple[Slot, int, int]]:
+        """The seats that train something here, with their rows."""
+        return self.context.active(self.index, pooled=self.pooled_only)
+
+    def keep(self, p: float, start: int, end: int) -> Tensor | None:
+        """bool [T, I] for the rows start:end; None in an evaluation."""
+        return self.context.keep(self.index, self.in_features, p, start, end, pooled=self.pooled_only)
+
+    def _rows(self, x_TI: Tensor) -> Tensor:
+        """[T, O]"""
+        active = bool(self.active())
+        if isinstance(self.weight, DenseWeight) and not active:
+            return functional.linear(x_TI, self.weight.dense(), self.bias)
         # An untrained quantised layer needs the function too: autograd would keep the buffer, which is overwritten.
-        anchor = self.context.anchor if x.requires_grad or self.context.active(self.index) else None
-        out: Tensor = _Grouped.apply(x, anchor, self)  # type: ignore[no-untyped-call]
+        anchor = self.context.anchor if active else None
+        out: Tensor = _Grouped.apply(x_TI, anchor, self)  # type: ignore[no-untyped-call]  # torch's apply is untyped
         return out
 
 

@@ -25,12 +25,14 @@ SLOPE, STEPS = 1e-4, 50
 class Draws:
     """The masks of the present step."""
 
-    keys_N: Tensor
-    length: int
+    keys: Tensor
+    """[N] of the rows."""
+    lengths: Tensor
+    """[N]"""
 
     def rows(self, x: Tensor, site: int, p: float) -> Tensor:
         """[N, L, W] or [N, W] -> the same with dropout."""
-        keys = self.keys_N
+        keys = self.keys
         if x.dim() == 3:
             keys = (keys[:, None] + torch.arange(x.shape[1]) * _POSITION).flatten()
         return x * keep_rows(keys, site, x.shape[-1], p).view(x.shape) / (1 - p)
@@ -47,7 +49,7 @@ class Given(nn.Module):
         return self.draws.rows(x, self.site, self.p) if self.training and self.p else x
 
 
-def _attention(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float = 0, **rest: Any) -> Any:
+def _attention(module: Any, q: Tensor, k: Tensor, v: Tensor, _mask: Tensor, dropout: float = 0, **rest: Any) -> Any:
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     scores = q @ k.transpose(2, 3) * rest["scaling"]
     hidden = torch.arange(q.shape[2])[None] >= module.draws.lengths[:, None]
@@ -56,7 +58,7 @@ def _attention(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropo
         scores = scores.masked_fill(torch.ones(q.shape[2], q.shape[2]).triu(1).bool(), -math.inf)
     probabilities = scores.softmax(-1)
     if dropout:
-        keep = keep_attention(module.draws.keys_N, module.site, q.shape[1], q.shape[2], dropout)
+        keep = keep_attention(module.draws.keys, module.site, q.shape[1], q.shape[2], dropout)
         probabilities = probabilities * keep / (1 - dropout)
     return (probabilities @ v).transpose(1, 2), None
 
@@ -119,7 +121,7 @@ class Rival:
         for place, row in enumerate(rows):
             ids[place, : len(row.ids)] = torch.from_numpy(row.ids)
         self.draws.lengths = torch.tensor([len(row.ids) for row in rows])
-        self.draws.keys_N = torch.from_numpy(row_keys(train.seed, step, np.arange(len(rows))))
+        self.draws.keys = torch.from_numpy(row_keys(train.seed, step, np.arange(len(rows))))
         labels = torch.tensor([row.label for row in rows])
         labels = labels if self.spec.head.kind == "regression" else labels.long()
         mask = (torch.arange(longest)[None] < self.draws.lengths[:, None]).long()

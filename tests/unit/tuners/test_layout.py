@@ -25,7 +25,8 @@ def test_every_token_has_a_place_of_its_own_in_a_bucket_of_its_sequence(seats: l
     lengths = [n for s in seats for n in s]
     assert layout.tokens == sum(lengths)
     assert layout.places.unique().numel() == layout.tokens
-    starts = layout.first.tolist()
+    starts = np.cumsum([0, *lengths]).tolist()
+    assert layout.pooled.tolist() == [end - 1 for end in starts[1:]] if causal else starts[:-1]
     for bucket in layout.buckets:
         for row, sequence in enumerate(bucket.sequences.tolist()):
             start, length = starts[sequence], lengths[sequence]
@@ -43,7 +44,7 @@ def test_positions_start_over_and_spans_name_the_seats() -> None:
     assert layout.positions.tolist() == [[1, 2, 3, 1, 2, 1]]
     assert layout.token_spans == ((0, 5), (5, 5), (5, 6))
     assert layout.row_spans == ((0, 2), (2, 2), (2, 3))
-    assert layout.last.tolist() == [2, 4, 5]
+    assert layout.pooled.tolist() == [0, 3, 5]
     assert layout.token_keys is None
 
 
