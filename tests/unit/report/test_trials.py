@@ -1,0 +1,94 @@
+"""Trials side by side, best first in the task's own direction."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.unit.report.states import MIXED, NOW, state, study, trial
+from tests.unit.report.test_result import text
+from tunery import tasks
+from tunery.report import trials, words
+
+
+def test_best_first_and_those_without_a_value_last() -> None:
+    mixed = (*MIXED, trial(5, "failed", math.nan), trial(6, "finished", 0.7))
+    assert [each.number for each in trials.ranked(study(trials=mixed))] == [3, 6, 0, 1, 2, 4, 5]
+
+
+def test_a_loss_is_ranked_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    cola = tasks.get("cola")
+    fields = {name: getattr(cola, name) for name in cola.__dataclass_fields__}
+    monkeypatch.setattr(tasks, "get", lambda _: tasks.Task(**{**fields, "direction": "minimise"}))
+    assert [each.number for each in trials.ranked(study(trials=MIXED))] == [1, 0, 3, 2, 4]
+    assert "less is better" in text(trials.comparison([study(trials=MIXED)]))
+
+
+def test_a_task_that_this_version_does_not_know_is_a_score() -> None:
+    assert trials.direction(study("moon")) == "maximise"
+
+
+def test_the_table_marks_the_default_and_tells_why_one_failed() -> None:
+    default = {"cola": MIXED[0].config}
+    said = text(trials.comparison([study(trials=MIXED, best=3)], default), width=80)
+    lines = said.splitlines()
+    assert lines[0] == "cola  mcc, more is better"
+    assert [line.split()[0] for line in lines[2:7]] == ["3", "*0", "1", "2", "4"]
+    assert "* the values that the spec itself gives" in said
+    assert "  trial 2: loss is nan at step 12" in said
+    assert "and a trace" not in said
+    assert "* the values" not in text(trials.comparison([study(trials=MIXED)]))
+
+
+def test_every_value_stays_whole_on_a_narrow_screen() -> None:
+    said = text(trials.comparison([study(trials=MIXED, best=3)]), width=80)
+    for value in ("0.7000", "2.9e-04", "0.2500"):
+        assert value in said
+
+
+def test_the_document_holds_what_the_table_shows() -> None:
+    document = trials.document(state(study(trials=MIXED, best=3)), {"cola": MIXED[0].config})
+    (only,) = document["studies"]
+    assert (only["direction"], only["best"], only["objective"]) == ("maximise", 3, "mcc")
+    rows = only["trials"]
+    assert [row["trial"] for row in rows] == [3, 0, 1, 2, 4]
+    assert [row["trial"] for row in rows if row["default"]] == [0]
+    assert rows[1]["seconds"] == 20.0
+    assert rows[3]["error"].startswith("loss is nan")
+
+
+def test_an_empty_default_marks_nothing() -> None:
+    assert not trials.is_default(trial(0, "waiting"), {})
+    assert not trials.is_default(trial(0, "waiting"), None)
+
+
+def test_the_runs_table_keeps_ids_whole() -> None:
+    long = state(*(study(name) for name in tasks.names()), run_id="a-rather-long-name-of-a-run-0123abcd")
+    for line in text(trials.runs_table([long], now=NOW), width=80).splitlines()[1:]:
+        assert "a-rather-long-name-of-a-run-0123abcd" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.5, "0.5000"), (None, "–"), (0.0, "0.0000"), (-0.25, "-0.2500"), (1234.5, "1234.5"), (1e-5, "1.00e-05")],
+)
+def test_numbers(value: float | None, said: str) -> None:
+    assert words.number(value) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-3, "0:00"), (42, "0:42"), (725, "12:05"), (11220, "3:07:00"), (187200, "2d 4:00:00")]
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (61, "1 min"), (7300, "2 h"), (200_000, "2 d")])
+def test_ago(seconds: float, said: str) -> None:
+    assert words.ago(seconds) == f"{said} ago"
+
+
+def test_draws_are_short_unless_two_paths_end_alike() -> None:
+    assert words.draw({"tuner.rank": 8, "train.seed": True, "x.none": None}) == "rank 8, seed true, none null"
+    assert words.draw({"tuner.rank": 8, "other.rank": 0.5}) == "tuner.rank 8, other.rank 0.5"
