@@ -93,7 +93,7 @@ def test_other_ends(failing: SimpleNamespace, error: BaseException, code: int) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["validat"], "No such command 'validat'. Did you mean 'validate'?"),
+        (["validat"], "No such command 'validat'. Did you mean 'validate'"),
         (["validate"], "Missing argument 'SPEC'"),
         (["validate", "x.yaml", "--sett", "a"], "No such option: --sett"),
         (["validate", "x.yaml", "-o", "xml"], "xml"),
