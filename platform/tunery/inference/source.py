@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.errors import NotRegisteredError, RegistryUnreachableError
-from tunery.errors import NotFoundError, UnreachableError
+from storage.errors import ChampionMovedError, NotRegisteredError, RegistryUnreachableError
+from tunery.errors import ConflictError, NotFoundError, UnreachableError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
 from tunery.profile import load_profile
@@ -42,23 +44,41 @@ def locate(model: str | Path, *, home: Home | None = None, profile: str | None =
     if isinstance(model, Path) or model.startswith(("/", "./", "../", "~")):
         raise NotFoundError(f"no folder {folder}")
     home = home or Home.from_environment()
-    uri = load_profile(profile, home).tracking_uri
-    if not _may_exist(uri):
-        raise NotFoundError(f"no model {model!r}: nothing was tracked yet at {uri}, and there is no such folder here")
-    # MLflow, which takes seconds to load: not for a folder.
-    from storage.registry import Registry
-
-    try:
-        registry = Registry(uri)
-        version = registry.resolve(model)
+    with open_registry(home=home, profile=profile) as registry:
+        version = registry.resolve(str(model))
         kept = home.cache / "adapters" / version.run_id / _plain(f"{version.model}-{version.version}")
         if not kept.is_dir():
             _fetch(registry, version, kept)
+    return Source(f"{version.model}/{version.version}", kept, AdapterCard.read(kept))
+
+
+@contextmanager
+def open_registry(*, home: Home | None = None, profile: str | None = None) -> Iterator[Registry]:
+    """The profile's registry. Within, the profile's secrets are in the environment, where MLflow looks for them.
+
+    Its errors come out as NotFoundError, ConflictError (the alias has moved meanwhile) and UnreachableError.
+    """
+    home = home or Home.from_environment()
+    place = load_profile(profile, home)
+    if not _may_exist(place.tracking_uri):
+        raise NotFoundError(f"no model is registered: nothing was tracked yet at {place.tracking_uri}")
+    before = dict(os.environ)
+    os.environ.update(place.environment())
+    try:
+        # MLflow, which takes seconds to load: not for those who only name a folder.
+        from storage.registry import Registry
+
+        yield Registry(place.tracking_uri)
     except NotRegisteredError as error:
         raise NotFoundError(str(error)) from error
+    except ChampionMovedError as error:
+        raise ConflictError(str(error)) from error
     except RegistryUnreachableError as error:
         raise UnreachableError(str(error)) from error
-    return Source(f"{version.model}/{version.version}", kept, AdapterCard.read(kept))
+    finally:
+        for name in place.secrets:
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
 
 
 def _fetch(registry: Registry, version: Version, kept: Path) -> None:
