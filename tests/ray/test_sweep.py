@@ -102,7 +102,7 @@ def test_a_diverged_trial_is_failed_everywhere_and_the_others_finish(begin: Begi
 
 
 def test_when_every_trial_fails_the_run_fails_and_nothing_is_promoted(begin: Begin) -> None:
-    sweep = begin(search__trials=2, search__space={}, train__learning_rate=1e30)
+    sweep = begin(search__trials=2, search__space={"tuner.rank": {"choice": [4, 8]}}, train__learning_rate=1e30)
     assert sweep.run() == 5
     assert sweep.state.status == "failed"
     assert "every trial failed" in sweep.study().error

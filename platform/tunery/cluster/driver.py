@@ -314,7 +314,7 @@ def open_driver(folder: RunFolder, home: Home, profile: Profile) -> Driver:
         ledger = Ledger(before.model_copy(update={"studies": tuple(studies), "ended_at": None, "error": ""}))
     ledger.update(status="running")
     folder.stop_file.unlink(missing_ok=True)
-    return Driver(folder, plan, home, profile, ledger, Recorder(folder, home, profile))
+    return Driver(folder, plan, home, profile, ledger, Recorder(folder, profile))
 
 
 def main() -> int:
@@ -326,8 +326,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     home = Home.from_environment()
     folder = RunFolder(arguments.folder.resolve())
+    profile = load_profile(arguments.profile, home)
+    # Secrets reach MLflow, Optuna's database and the store from here on, through the environment alone.
+    os.environ.update(profile.environment())
     with folder.lock():
-        driver = open_driver(folder, home, load_profile(arguments.profile, home))
+        driver = open_driver(folder, home, profile)
         signal.signal(signal.SIGTERM, driver.ask_to_stop)
         signal.signal(signal.SIGINT, driver.ask_to_stop)
         try:

@@ -15,7 +15,6 @@ from storage.checkpoints import CheckpointStore
 from tunery.cluster.messages import Ending, Event, Joined, Known, Left, Report, Reported, SeatName, StudyData, Value
 from tunery.cluster.reports import REPORTS, read_reports
 from tunery.cluster.tracking import Shipper, Status, Tracker
-from tunery.home import Home
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
 from tunery.runs import RunFolder
@@ -33,10 +32,11 @@ LAST_SHIPMENT_S = 60.0
 class Recorder:
     """One run's tracking."""
 
-    def __init__(self, folder: RunFolder, home: Home, profile: Profile) -> None:
+    def __init__(self, folder: RunFolder, profile: Profile) -> None:
         self._folder = folder
         self._tracker = Tracker(folder.root / "spool")
-        artifacts = home.artifacts if profile.tracking_uri == home.tracking_uri else None
+        # A tracking server keeps artifacts where it was told to; without one they lie where the profile says.
+        artifacts = Path(profile.artifacts) if profile.tracking_uri.startswith("sqlite") else None
         self.shipper = Shipper(folder.root / "spool", profile.tracking_uri, artifacts=artifacts)
         self.shipper.start()
 
