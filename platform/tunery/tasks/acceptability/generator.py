@@ -6,7 +6,7 @@ import re
 from random import Random
 
 from tunery.tasks.acceptability import lexicon, templates
-from tunery.tasks.acceptability.lexicon import Lexicon
+from tunery.tasks.acceptability.lexicon import Lexicon, Word
 from tunery.tasks.acceptability.templates import Frames
 
 _SLOT = re.compile(r"{(\w+?)(_2)?(?:\.\w+)?}")
@@ -49,7 +49,7 @@ def sentences(split: str, *, seed: int) -> list[tuple[str, int]]:
 
 
 def _fill(frame: str, words: Lexicon, rng: Random) -> tuple[str, str]:
-    drawn = {}
+    drawn: dict[str, Word] = {}
     for name, second in dict.fromkeys(_SLOT.findall(frame)):
         choices = [word for word in words[name] if word != drawn.get(name)]
         drawn[name + second] = rng.choice(choices)

@@ -110,7 +110,7 @@ _I = Pronoun("I", "me", "my", "myself", "himself")
 _WE = Pronoun("we", "us", "our", "ourselves", "themselves")
 _THEY = Pronoun("they", "them", "their", "themselves", "ourselves")
 
-_PRONOUNS: Lexicon = {
+_CLOSED: Lexicon = {
     "any": (_HE, _SHE, _I, _WE, _THEY),
     "he": (_HE, _SHE),
     "they": (_WE, _THEY),
@@ -122,7 +122,8 @@ _PRONOUNS: Lexicon = {
 }
 """The closed classes: the same in both."""
 
-TRAIN: Lexicon = _PRONOUNS | {
+TRAIN: Lexicon = {
+    **_CLOSED,
     "woman": _phrases("Anna, Emma, Julia, Laura, Sarah, Alice, Helen, Susan, Rachel, Diana, Olivia, Nora"),
     "man": _phrases("Peter, David, Thomas, Daniel, Simon, Henry, Oliver, Robert, Felix, Oscar, Martin, Victor"),
     "person": _nouns(
@@ -153,7 +154,8 @@ TRAIN: Lexicon = _PRONOUNS | {
     "slowly": _phrases("slowly, quickly, loudly, happily"),
 }
 
-DEV: Lexicon = _PRONOUNS | {
+DEV: Lexicon = {
+    **_CLOSED,
     "woman": _phrases("Mary, Linda, Sophie, Karen, Ruth, Clara, Megan, Judy"),
     "man": _phrases("Paul, George, Kevin, Eric, Walter, Jack, Adam, Brian"),
     "person": _nouns(
