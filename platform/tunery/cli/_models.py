@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,11 @@ def who() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # an id without a name, as containers have
         return "unknown"
+
+
+def quiet_libraries() -> None:
+    """Call before what is heavy is imported: bitsandbytes tells everyone of a faster kernel that nobody asked for."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def moment(at_ms: int) -> str:

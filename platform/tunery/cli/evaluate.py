@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from tunery.cli import extras
-from tunery.cli._models import BatchOption, DeviceOption, ModelArgument
+from tunery.cli._models import BatchOption, DeviceOption, ModelArgument, quiet_libraries
 from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit, note, only_stderr, table
 
@@ -43,6 +43,7 @@ def command(
     objective's value in training, same_data: whether that was measured on these rows}.
     """
     extras.require("cluster")
+    quiet_libraries()
     with only_stderr():
         from tunery import tasks
         from tunery.inference.evaluate import evaluate

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from tunery.cli import extras
-from tunery.cli._models import DeviceOption, ModelArgument
+from tunery.cli._models import DeviceOption, ModelArgument, quiet_libraries
 from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit, only_stderr
 
@@ -33,6 +33,7 @@ def command(
     With -o json: {model, folder, merged, files, samples, max_difference, max_difference_quantised}.
     """
     extras.require("cluster")
+    quiet_libraries()
     with only_stderr():
         from tunery.inference.export import export
 

@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from tunery.cli import extras
-from tunery.cli._models import BatchOption, DeviceOption, ModelArgument, told
+from tunery.cli._models import BatchOption, DeviceOption, ModelArgument, quiet_libraries, told
 from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit, note, only_stderr, table
 from tunery.errors import InputError
@@ -62,6 +62,7 @@ def command(
         raise InputError("--text2 goes with --text, and --out with --file")
     if file is not None:
         _check_files(file, out, output)
+    quiet_libraries()
     with only_stderr():
         from tunery.inference.inputs import Reader
         from tunery.inference.predictor import Predictor

@@ -5,6 +5,7 @@ Nothing that is loaded here can run code: weights are safetensors only, and remo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,12 +67,14 @@ def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the bar, and the warning that the head is not the base's: it never is."""
+    """Without the bar, the warning that the head is not the base's (it never is), and what is old between libraries."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
