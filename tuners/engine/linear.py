@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tuners.engine.context import Context, Slot
+from tuners.engine.gemm import back, linear
 from tuners.engine.rows import gather, scatter
 from tuners.engine.streams import masked
 
@@ -42,21 +42,22 @@ class _Grouped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:  # noqa: ARG004
-        y_TO = functional.linear(x_TI, site.weight.dense(), site.bias)
+        y_TO = linear(x_TI, site.weight.dense(), site.bias)
         kept = []
         for slot, start, end in site.active():
             keep = site.keep(slot.dropout, start, end) if slot.dropout else None
             kept.append((slot, start, end, slot.forward(x_TI[start:end], y_TO[start:end], keep)))
-        ctx.save_for_backward(x_TI)
+        # Where nobody trains, only the shape is needed, which the gradient has.
+        ctx.save_for_backward(*((x_TI,) if kept else ()))
         ctx.site, ctx.kept = site, kept
         return y_TO
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        (x_TI,) = ctx.saved_tensors
         g_TO = gradients[0]
-        gx_TI = g_TO @ ctx.site.weight.dense() if ctx.needs_input_grad[0] else None
+        gx_TI = back(g_TO, ctx.site.weight.dense()) if ctx.needs_input_grad[0] else None
         for slot, start, end, kept in ctx.kept:
+            (x_TI,) = ctx.saved_tensors
             gx_kI = None if gx_TI is None else gx_TI[start:end]
             slot.backward(kept, x_TI[start:end], g_TO[start:end], gx_kI)
         return gx_TI, None, None
@@ -65,11 +66,11 @@ class _Grouped(torch.autograd.Function):
 class PackedLinear(nn.Module):
     """A frozen linear layer at which seats may train something: [1, T, I] -> [1, T, O]."""
 
-    def __init__(self, name: str, index: int, linear: nn.Linear, weight: Weight, context: Context) -> None:
+    def __init__(self, name: str, index: int, layer: nn.Linear, weight: Weight, context: Context) -> None:
         super().__init__()
         self.name, self.index, self.weight, self.context = name, index, weight, context
-        self.bias = linear.bias
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = layer.bias
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         self.pooled_only = False
         """After the last attention nothing reads the tokens that are not pooled: their outputs are left at zero."""
 
@@ -93,11 +94,8 @@ class PackedLinear(nn.Module):
 
     def _rows(self, x_TI: Tensor) -> Tensor:
         """[T, O]"""
-        active = bool(self.active())
-        if isinstance(self.weight, DenseWeight) and not active:
-            return functional.linear(x_TI, self.weight.dense(), self.bias)
-        # An untrained quantised layer needs the function too: autograd would keep the buffer, which is overwritten.
-        anchor = self.context.anchor if active else None
+        # Untrained layers go through the function too: autograd would keep a quantised weight's buffer.
+        anchor = self.context.anchor if self.active() else None
         out: Tensor = _Grouped.apply(x_TI, anchor, self)  # type: ignore[no-untyped-call]  # torch's apply is untyped
         return out
 
