@@ -24,14 +24,13 @@ from typing import Any
 import ray
 
 from storage.errors import StorageError
-from tunery.cluster import sampler
+from tunery.cluster import draws
+from tunery.cluster.jobs import host_pack, prepare_study, run_study
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.messages import Known, StudyData
-from tunery.cluster.packs import PackOrder, Resources, host
-from tunery.cluster.promotion import Promoter
+from tunery.cluster.orders import PackOrder, Resources, StudyOrder
 from tunery.cluster.recorder import Recorder, known_reports
 from tunery.cluster.remote_desk import RemoteDesk
-from tunery.cluster.studies import StudyOrder, run_study
 from tunery.errors import TuneryError
 from tunery.home import Home
 from tunery.plan import Plan, Study
@@ -47,14 +46,6 @@ PREPARATIONS = 2
 STATE_INTERVAL_S = 0.3
 STOP_GRACE_S = 60.0
 """Within which the packs write their last checkpoints when the run is asked to stop."""
-
-
-@ray.remote(num_cpus=0, max_retries=2)
-def prepare_study(study: Study, cache: Path) -> StudyData:
-    """`data.prepare` in a process of its own: it loads a tokenizer, the driver does not."""
-    from tunery.cluster.data import prepare
-
-    return prepare(study, cache)
 
 
 @dataclass
@@ -78,7 +69,7 @@ class Driver:
     def run(self) -> int:
         """Drive to the end; the exit code."""
         self._phase("starting Ray")
-        sampler.create_ledger(self.profile.study_storage_url)
+        draws.create_ledger(self.profile.study_storage_url)
         with self._ray():
             self.desk = RemoteDesk()
             self._start_packs()
@@ -135,7 +126,7 @@ class Driver:
                     desk=self.desk,
                 )
                 share = Resources(wanted.workers, min(wanted.cpus_per_worker, cores / packs), wanted.gpus_per_worker)
-                self._hosting[host.remote(order, share, self.folder.root / "train")] = order
+                self._hosting[host_pack.remote(order, share, self.folder.root / "train")] = order
 
     # -- one turn ----------------------------------------------------------------------------------------------
 
@@ -210,6 +201,8 @@ class Driver:
             self._fail_study(study, TuneryError(f"every trial failed: {'; '.join(reasons)}"))
             return
         self._phase(f"registering the best adapter of {study.name}")
+        from tunery.cluster.promotion import Promoter  # loads MLflow, which nothing before this should wait for
+
         try:
             outcome = Promoter(self.folder, self.plan, self.profile, self.recorder).promote(
                 study, self._data[study.name], state
@@ -284,6 +277,8 @@ class Driver:
         self._write_state(force=True)
 
     def _phase(self, phase: str) -> None:
+        if phase:
+            log.info("%s", phase)
         self.ledger.update(phase=phase)
         self._write_state(force=True)
 

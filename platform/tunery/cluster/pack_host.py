@@ -23,7 +23,6 @@ import torch
 from storage.checkpoints import Checkpoint, CheckpointStore
 from storage.models import model_folder
 from storage.tokens import TokenTable
-from tuners.config import Quantisation
 from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, SeatState, StepReport
 from tuners.errors import TunerError
 from tunery import tasks
@@ -37,7 +36,7 @@ from tunery.cluster.messages import (
     SeatName,
     SeatOrder,
 )
-from tunery.cluster.remote_desk import RemoteDesk
+from tunery.cluster.orders import PackOrder
 from tunery.cluster.reports import REPORTS, STATE, read_reports, write_reports
 from tunery.plan import TrialConfig
 from tunery.runs import RunFolder
@@ -46,25 +45,6 @@ from tunery.tasks import metrics
 VISIT_INTERVAL_S = 0.1
 """Least time between two visits to the desk while training."""
 PROGRESS_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True)
-class PackOrder:
-    """What a pack is started with."""
-
-    pack: str
-    base_key: str
-    model_id: str
-    revision: str | None
-    quantisation: Quantisation
-    dtype: Literal["auto", "float32", "bfloat16"]
-    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
-    capacity: int
-    """Most seats at once."""
-    threads: int
-    """Of torch, on a CPU."""
-    run: Path
-    desk: RemoteDesk
 
 
 @dataclass
@@ -103,6 +83,8 @@ class _Host:
         """Train until the desk closes."""
         order, desk = self.order, self.order.desk
         self.device = ray.train.torch.get_device()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, self._dtype())
         self.pack = Pack(Base.load(spec, device=self.device))
         incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)

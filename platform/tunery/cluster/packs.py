@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import ray
-import ray.train
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError, WorkerGroupError
 
 from storage.errors import StorageError
 from tuners.errors import TunerError
-from tunery.cluster.messages import SeatOrder
-from tunery.cluster.pack_host import PackOrder, host_pack
+from tunery.cluster.orders import PackOrder, Resources
 from tunery.cluster.retry import Cause, Failure, GiveUp, decide
-
-__all__ = ["PackOrder", "Resources", "SeatOrder", "host"]
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a pack reserves."""
-
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
-
-
-@ray.remote(num_cpus=0, max_retries=0)
 def host(order: PackOrder, resources: Resources, storage_path: Path) -> str:
     """Run one pack to its end. Returns '' when the desk sent it home, else why it was given up."""
     attempt = 0
@@ -54,10 +40,17 @@ def host(order: PackOrder, resources: Resources, storage_path: Path) -> str:
             order = replace(order, capacity=max(1, order.capacity // 2))
 
 
+def _worker(config: Mapping[str, Any]) -> None:
+    """The loop of Ray Train's workers; imported there, so that nothing else of the job loads the engine."""
+    from tunery.cluster.pack_host import host_pack
+
+    host_pack(config)
+
+
 def _train(order: PackOrder, resources: Resources, storage_path: Path, attempt: int) -> None:
     per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    TorchTrainer(
-        host_pack,
+    _trainer(resources.workers)(
+        _worker,
         train_loop_config={"order": order},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
@@ -71,6 +64,15 @@ def _train(order: PackOrder, resources: Resources, storage_path: Path, attempt: 
             failure_config=FailureConfig(max_failures=0),
         ),
     ).fit()
+
+
+def _trainer(workers: int) -> type[DataParallelTrainer]:
+    if workers == 1:
+        return DataParallelTrainer
+    # Only for the process group that several workers need: it loads torch into every process of the job.
+    from ray.train.torch import TorchTrainer
+
+    return TorchTrainer
 
 
 def classify(error: TrainingFailedError) -> tuple[Cause, str]:

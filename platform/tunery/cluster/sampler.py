@@ -1,102 +1,26 @@
-"""Search space -> Optuna, inside Ray Tune. The only module that knows Optuna.
+"""A study of `draws` inside Ray Tune: the searcher and the pruner.
 
-Optuna's database is the one ledger of a study: which trials exist, how they went, what was drawn. Ray Tune's own
-snapshot is never restored from. A study that goes on after a crash asks the ledger how many trials are left, gives
-the ones that were running their old draw and number back, and teaches ASHA what it had seen.
+Ray Tune's own snapshot is never restored from. A study that goes on after a crash asks the ledger how many trials are
+left, gives the ones that were running their old draw and number back, and teaches ASHA what it had seen.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.trial import TrialState
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from tunery.cluster.draws import ENDINGS, Mode, distribution
 from tunery.cluster.messages import DRAW, METRIC, NUMBER, TIME, Ending
-from tunery.spec import Choice, IntUniform, LogUniform, Range, SearchSpec, Uniform
-
-Mode = Literal["min", "max"]
-MODES: Mapping[str, Mode] = {"maximise": "max", "minimise": "min"}
-"""A task's direction in Tune's words."""
-DIRECTIONS: Mapping[Mode, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
+from tunery.spec import SearchSpec
 
 OnEnd = Callable[[int, Ending], None]
-
-
-_ENDINGS: Mapping[TrialState, Ending] = {
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
-
-
-def ended(study: optuna.Study) -> list[tuple[int, Ending, dict[str, Any]]]:
-    """The trials that have ended: number, how, draw."""
-    trials = study.get_trials(deepcopy=False)
-    return [(trial.number, _ENDINGS[trial.state], trial.params) for trial in trials if trial.state in _ENDINGS]
-
-
-def distribution(drawn: Range) -> BaseDistribution:
-    """One range of the spec as Optuna's distribution."""
-    match drawn:
-        case Choice():
-            return CategoricalDistribution(drawn.choice)
-        case Uniform():
-            return FloatDistribution(*drawn.uniform)
-        case LogUniform():
-            return FloatDistribution(*drawn.log_uniform, log=True)
-        case IntUniform():
-            return IntDistribution(*drawn.int_uniform)
-    raise AssertionError(f"a range without a distribution: {drawn!r}")
-
-
-def create_ledger(url: str) -> None:
-    """Create Optuna's tables where there are none: two studies doing so at once would collide."""
-    _storage(url)
-
-
-def _storage(url: str) -> optuna.storages.RDBStorage:
-    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=engine)
-
-
-def open_study(search: SearchSpec, *, study_name: str, url: str, mode: Mode, first: Mapping[str, Any]) -> optuna.Study:
-    """Create or load the Optuna study `study_name` in the database at `url`.
-
-    `first` is drawn first (the spec's own values, so that every sweep contains its baseline).
-    """
-    study = optuna.create_study(
-        storage=_storage(url), study_name=study_name, direction=DIRECTIONS[mode], load_if_exists=True
-    )
-    known = len(study.get_trials(deepcopy=False))
-    # A resumed study must not repeat the first draws of its seed.
-    study.sampler = _sampler(search, seed=search.sampler.seed + known)
-    if known == 0 and first:
-        study.enqueue_trial(dict(first))
-    return study
-
-
-def _sampler(search: SearchSpec, *, seed: int) -> optuna.samplers.BaseSampler:
-    if search.sampler.name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # constant_liar: trials run side by side, and must not all be drawn at the same place.
-        # multivariate: correlations between the drawn paths count (arXiv 2304.11127).
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=min(10, max(4, search.trials // 3)), multivariate=True, constant_liar=True
-        )
 
 
 class StudySearch(OptunaSearch):
@@ -174,7 +98,7 @@ def pruner(search: SearchSpec, study: optuna.Study, *, mode: Mode, max_epochs: i
         reduction_factor=search.pruner.reduction,
     )
     sign = 1.0 if mode == "max" else -1.0
-    for trial in study.get_trials(deepcopy=False, states=tuple(_ENDINGS)):
+    for trial in study.get_trials(deepcopy=False, states=tuple(ENDINGS)):
         stranger: Any = SimpleNamespace(trial_id=f"before-{trial.number}")
         for evaluation, value in sorted(trial.intermediate_values.items()):
             epoch = trial.user_attrs[f"epoch of {evaluation}"]

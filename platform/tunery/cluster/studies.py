@@ -1,40 +1,19 @@
-"""A study as a Ray Tune experiment, in a Ray task of its own: its failure stays its own."""
+"""A study as a Ray Tune experiment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tunery.cluster.messages import METRIC, NUMBER, Ending, Known, SeatName, StudyData
-from tunery.cluster.remote_desk import RemoteDesk
-from tunery.cluster.sampler import MODES, StudySearch, ended, open_study, pruner
+from tunery.cluster.draws import MODES, ended, open_study
+from tunery.cluster.messages import METRIC, NUMBER, Ending, Known, SeatName
+from tunery.cluster.orders import StudyOrder
+from tunery.cluster.sampler import StudySearch, pruner
 from tunery.cluster.seat import Seat
 from tunery.plan import Study
 from tunery.tasks import get
 
 
-@dataclass(frozen=True)
-class StudyOrder:
-    """What a study is started with."""
-
-    study: Study
-    base: str
-    """Key of its base: see messages.SeatOrder."""
-    data: StudyData
-    ledger_url: str
-    """Optuna's database."""
-    ledger_name: str
-    seats: int
-    """Trials at once."""
-    storage_path: Path
-    desk: RemoteDesk
-
-
-@ray.remote(num_cpus=0, max_retries=0)
 def run_study(order: StudyOrder) -> int:
     """Run what is left of the study; how many trials the ledger holds then."""
     study, desk = order.study, order.desk

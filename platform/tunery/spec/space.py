@@ -1,4 +1,4 @@
-"""The ranges of a search space. Pure data: `tunery.cluster.sampler` turns them into Optuna's distributions.
+"""The ranges of a search space. Pure data: `tunery.cluster.draws` turns them into Optuna's distributions.
 
 In a spec a range is a mapping with one key, its kind:
 

@@ -1,0 +1,35 @@
+"""The Ray tasks of a run. Each loads what it needs in its own process: the driver loads neither torch nor Tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ray
+
+from tunery.cluster.messages import StudyData
+from tunery.cluster.orders import PackOrder, Resources, StudyOrder
+from tunery.plan import Study
+
+
+@ray.remote(num_cpus=0, max_retries=2)
+def prepare_study(study: Study, cache: Path) -> StudyData:
+    """See `data.prepare`."""
+    from tunery.cluster.data import prepare
+
+    return prepare(study, cache)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def run_study(order: StudyOrder) -> int:
+    """See `studies.run_study`."""
+    from tunery.cluster import studies
+
+    return studies.run_study(order)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def host_pack(order: PackOrder, resources: Resources, storage_path: Path) -> str:
+    """See `packs.host`."""
+    from tunery.cluster import packs
+
+    return packs.host(order, resources, storage_path)

@@ -1,0 +1,57 @@
+"""What the Ray jobs of a run are started with. Plain frozen data that loads nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tuners.config import Quantisation
+from tunery.cluster.messages import StudyData
+from tunery.cluster.remote_desk import RemoteDesk
+from tunery.plan import Study
+
+
+@dataclass(frozen=True)
+class PackOrder:
+    """A pack."""
+
+    pack: str
+    base_key: str
+    model_id: str
+    revision: str | None
+    quantisation: Quantisation
+    dtype: Literal["auto", "float32", "bfloat16"]
+    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
+    capacity: int
+    """Most seats at once."""
+    threads: int
+    """Of torch, on a CPU."""
+    run: Path
+    desk: RemoteDesk
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a pack reserves."""
+
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+
+@dataclass(frozen=True)
+class StudyOrder:
+    """A study."""
+
+    study: Study
+    base: str
+    """Key of its base: see messages.SeatOrder."""
+    data: StudyData
+    ledger_url: str
+    """Optuna's database."""
+    ledger_name: str
+    seats: int
+    """Trials at once."""
+    storage_path: Path
+    desk: RemoteDesk
