@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tuners.engine.base import Base
+from tuners.engine.gemm import native_dtype
 from tuners.engine.pack import Pack
 from tuners.engine.state import SeatState
 from tuners.engine.types import (
@@ -30,4 +31,5 @@ __all__ = [
     "SeatSpec",
     "SeatState",
     "StepReport",
+    "native_dtype",
 ]

@@ -22,7 +22,7 @@ class PackOrder:
     revision: str | None
     quantisation: Quantisation
     dtype: Literal["auto", "float32", "bfloat16"]
-    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int
     """Most seats at once."""
     threads: int

@@ -6,6 +6,7 @@ PEFT adapter when it is the best so far) and reports, in this order: a report th
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import tempfile
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -23,7 +24,7 @@ import torch
 from storage.checkpoints import Checkpoint, CheckpointStore
 from storage.models import model_folder
 from storage.tokens import TokenTable
-from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, SeatState, StepReport
+from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, SeatState, StepReport, native_dtype
 from tuners.errors import TunerError
 from tunery import tasks
 from tunery.cluster.messages import (
@@ -70,7 +71,20 @@ def host_pack(config: Mapping[str, Any]) -> None:
     """The `train_loop_per_worker` of a pack's TorchTrainer."""
     order: PackOrder = config["order"]
     torch.set_num_threads(order.threads)
+    _keep_freed_memory()
     _Host(order).run()
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep what a step frees.
+
+    By default glibc gives large blocks back to the system, and the next step's activations are faulted in page by
+    page: 5 to 15% of a CPU pack's time.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            libc.mallopt(parameter, 1 << 30)
 
 
 @dataclass
@@ -85,7 +99,8 @@ class _Host:
         self.device = ray.train.torch.get_device()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, self._dtype())
+        dtype = native_dtype(self.device) if order.dtype == "auto" else order.dtype
+        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, dtype)
         self.pack = Pack(Base.load(spec, device=self.device))
         incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
         visited = 0.0
@@ -104,11 +119,6 @@ class _Host:
                     self._take(seat_order)
             if self.seats:
                 self._step()
-
-    def _dtype(self) -> Literal["float32", "bfloat16"]:
-        if self.order.dtype != "auto":
-            return self.order.dtype
-        return "bfloat16" if self.device.type == "cuda" else "float32"
 
     # -- joining and leaving -----------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def _trainer(workers: int) -> type[DataParallelTrainer]:
     # Only for the process group that several workers need: it loads torch into every process of the job.
     from ray.train.torch import TorchTrainer
 
-    return TorchTrainer
+    return TorchTrainer  # type: ignore[return-value]  # Ray types it as its older kind of trainer
 
 
 def classify(error: TrainingFailedError) -> tuple[Cause, str]:

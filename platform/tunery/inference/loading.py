@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from storage.models import model_folder
 from tuners.engine.families import family_of
+from tuners.engine.gemm import native_dtype
 from tuners.errors import TunerError
 from tunery.errors import InputError, NotFoundError
 from tunery.inference.card import AdapterCard
@@ -140,10 +141,8 @@ def _keep_gradients_and_numbers(modules: Iterable[nn.Module]) -> None:
 
 
 def _dtype(card: AdapterCard, device: str) -> torch.dtype:
-    if card.base.dtype == "auto":
-        fits = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if fits else torch.float32
-    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[card.base.dtype]
+    name = native_dtype(torch.device(device)) if card.base.dtype == "auto" else card.base.dtype
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
 
 def _saved(folder: Path) -> set[str]:
