@@ -93,6 +93,9 @@ class Driver:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
+        if not self.profile.ray:
+            # Nobody takes this machine away; the watcher would be one more process to start.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         ray.init(
             address=self.profile.ray or "local",
             num_cpus=None if self.profile.ray else (self.profile.cpus or os.cpu_count()),

@@ -40,7 +40,7 @@ def test_the_summary_of_a_finished_run() -> None:
         "✓ glue-0123abcd  finished in 1:00\n"
         "\n"
         "✓ cola  mcc 0.5000 by trial 0  (2 trials, 1 pruned)\n"
-        "  rank 4, learning_rate 2.9e-04  ·  loss 0.2500\n"
+        "  rank 4, learning_rate 2.9e-04\n"  # what is no metric of the task (the loss) is in `compare`
         "  glue-cola version 3 is the champion: mcc 0.5000 gains 0.0100 over version 2"
     )
     assert "finished in" not in text(result.summary(run, head=False))
