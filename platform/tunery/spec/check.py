@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 import tuners
-from storage.models import EMBEDDED
+from storage.models import EMBEDDED, is_folder
 from tunery import tasks
 from tunery.spec import paths
 from tunery.spec.explain import show, suggest
@@ -54,11 +54,6 @@ def check(tree: Tree) -> Iterator[Fault]:
     yield from _overrides(tree, methods)
     yield from _matrix(tree, methods)
     yield from _registry(tree)
-
-
-def is_folder(model_id: str) -> bool:
-    """Whether a model's id names a folder: it begins like a path, so that no hub id can be taken for one."""
-    return model_id.startswith(("/", "./", "../", "~")) or model_id in (".", "..")
 
 
 def _at(tree: Tree, *path: str) -> Tree:

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from storage.models import is_folder
 from tunery.errors import Mistake, SpecError
 from tunery.spec import paths
-from tunery.spec.check import check, is_folder
+from tunery.spec.check import check
 from tunery.spec.explain import explain, show, suggest
 from tunery.spec.tree import MAX_BYTES, MAX_MISTAKES, Path, Source, Tree, dotted, parse
 from tunery.spec.types import Spec
