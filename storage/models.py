@@ -20,7 +20,8 @@ def model_folder(id: str) -> str:  # noqa: A002  (the spec's own word)
     """What `from_pretrained` takes for a model id.
 
     `embedded:minilm` gives the folder inside the installed package, an id that begins like a path that folder's
-    absolute path, and a hub id itself. StorageError for an embedded model that is unknown or not installed, and a folder without a model.
+    absolute path, and a hub id itself. StorageError for an embedded model that is unknown or not installed, and for a
+    folder without a model.
     """
     if id.startswith("embedded:"):
         return _embedded(id)
