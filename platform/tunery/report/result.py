@@ -112,15 +112,8 @@ def _ends(study: StudyState) -> str:
 
 def _other_metrics(study: StudyState, best: TrialState) -> str:
     """The task's own; what else was measured (rates, memory, parameters) is in `compare` and in MLflow."""
-    names = [name for name in _metrics(study.task) if name in best.metrics and name != study.objective]
+    names = [name for name in words.task_metrics(study.task) if name in best.metrics and name != study.objective]
     return ", ".join(f"{name} {words.number(best.metrics[name])}" for name in names)
-
-
-def _metrics(task: str) -> tuple[str, ...]:
-    try:
-        return tasks.get(task).metrics
-    except NotFoundError:  # a task that this version does not know
-        return ()
 
 
 def _model(study: StudyState) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -92,45 +94,55 @@ def comparison(studies: Sequence[StudyState], defaults: Draws = NO_DEFAULTS) -> 
         default = defaults.get(study.name)
         goal = {"maximise": "more is better", "minimise": "less is better"}[direction(study)]
         title = Text.assemble((study.name, "bold"), "  ", (f"{study.objective}, {goal}", "dim"))
-        parts += [Text(), title, _trials_table(study, default)]
+        parts += [Text(), title, _Trials(study, default)]
         if any(is_default(trial, default) for trial in study.trials):
             parts.append(Text("* the values that the spec itself gives", "dim"))
         parts += [_failure(trial) for trial in study.trials if trial.error]
     return Group(*parts[1:])
 
 
-def _trials_table(study: StudyState, default: Mapping[str, Value] | None) -> Table:
-    paths = tuple(dict.fromkeys(path for trial in study.trials for path in trial.config))
-    short = words.short_names(paths)
-    metrics = [name for name in _metric_names(study) if name != study.objective]
-    numbers = ("trial", study.objective, *metrics, *short.values(), "epoch", "time")
-    columns = ("trial", "status", study.objective, *short.values(), *metrics, "epoch", "time")
-    # Whatever has to give way on a narrow screen gives way from the right: the header wraps, numbers stay whole.
-    table = words.table(*columns, numbers=numbers)
-    for column in table.columns[2:]:
-        column.no_wrap = False
-        column.overflow = "fold"
-    for trial in ranked(study):
-        best = trial.number == study.best
-        seconds = _seconds(trial)
-        table.add_row(
-            f"{'*' if is_default(trial, default) else ''}{trial.number}",
-            words.status(trial.status),
-            Text(words.number(trial.objective), "bold green" if best else ""),
-            *(words.setting(trial.config[path]) if path in trial.config else "" for path in paths),
-            *(Text(words.number(trial.metrics.get(name)), "dim") for name in metrics),
-            words.epoch(trial),
-            words.duration(seconds) if seconds is not None else "",
-        )
-    return table
+@dataclass(frozen=True)
+class _Trials:
+    """The table of one study. On a narrow screen the last metrics give way, and a line says so; no number is cut."""
+
+    study: StudyState
+    default: Mapping[str, Value] | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        metrics = [name for name in words.task_metrics(self.study.task) if name != self.study.objective]
+        for shown in range(len(metrics), -1, -1):
+            table = self._table(metrics[:shown])
+            if shown == 0 or Measurement.get(console, options.update(width=1000), table).maximum <= options.max_width:
+                yield table
+                if metrics[shown:]:
+                    yield Text(f"no room for {', '.join(metrics[shown:])}: a wider window or -o json has them", "dim")
+                return
+
+    def _table(self, metrics: Sequence[str]) -> Table:
+        study = self.study
+        paths = tuple(dict.fromkeys(path for trial in study.trials for path in trial.config))
+        short = words.short_names(paths).values()
+        # A mean of several metrics is in the title; as a heading it would be wider than any number.
+        value = "objective" if "(" in study.objective else study.objective
+        columns = ("trial", "status", value, *short, *metrics, "epoch", "ex/s", "time")
+        table = words.table(*columns, numbers=tuple(name for name in columns if name != "status"))
+        for trial in ranked(study):
+            seconds = _seconds(trial)
+            table.add_row(
+                f"{'*' if is_default(trial, self.default) else ''}{trial.number}",
+                words.status(trial.status),
+                Text(words.number(trial.objective), "bold green" if trial.number == study.best else ""),
+                *(words.setting(trial.config[path]) if path in trial.config else "" for path in paths),
+                *(Text(words.number(trial.metrics.get(name)), "dim") for name in metrics),
+                words.epoch(trial),
+                words.rate(trial.metrics.get("examples_per_s")),
+                words.duration(seconds) if seconds is not None else "",
+            )
+        return table
 
 
 def _failure(trial: TrialState) -> RenderableType:
     return Padding(Text(f"trial {trial.number}: {words.first_line(trial.error)}", "red"), (0, 0, 0, 2), expand=False)
-
-
-def _metric_names(study: StudyState) -> Iterable[str]:
-    return dict.fromkeys(name for trial in study.trials for name in trial.metrics)
 
 
 def _seconds(trial: TrialState) -> float | None:

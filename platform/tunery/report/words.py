@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
+from tunery import tasks
+from tunery.errors import NotFoundError
 from tunery.runs import RunState, TrialState, Value
 
 # status -> (mark, style). Pruned is no misfortune: it is what the pruner is for.
@@ -60,6 +62,19 @@ def short_names(paths: tuple[str, ...]) -> dict[str, str]:
     """Path -> its last part, or the whole path where two end alike."""
     last = [path.rpartition(".")[2] for path in paths]
     return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last, strict=True)}
+
+
+def rate(per_second: float | None) -> str:
+    """Examples a second."""
+    return f"{per_second:.0f}" if per_second else ""
+
+
+def task_metrics(task: str) -> tuple[str, ...]:
+    """The metrics that are a task's own: of what was measured, they are what a person compares."""
+    try:
+        return tasks.get(task).metrics
+    except NotFoundError:  # a task that this version does not know
+        return ()
 
 
 def duration(seconds: float) -> str:

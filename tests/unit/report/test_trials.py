@@ -41,10 +41,13 @@ def test_the_table_marks_the_default_and_tells_why_one_failed() -> None:
     assert "* the values" not in text(trials.comparison([study(trials=MIXED)]))
 
 
-def test_every_value_stays_whole_on_a_narrow_screen() -> None:
-    said = text(trials.comparison([study(trials=MIXED, best=3)]), width=80)
-    for value in ("0.7000", "2.9e-04", "0.2500"):
-        assert value in said
+def test_on_a_narrow_screen_the_last_metrics_give_way_and_no_value_is_cut() -> None:
+    narrow, wide = (text(trials.comparison([study(trials=MIXED, best=3)]), width=width) for width in (80, 120))
+    for said in (narrow, wide):
+        assert "0.7000" in said and "2.9e-04" in said
+        assert max(len(line) for line in said.splitlines()) <= 80 or said is wide
+    assert "no room for precision, recall" in narrow and "precision" not in narrow.splitlines()[1]
+    assert "no room" not in wide and "recall" in wide.splitlines()[1]
 
 
 def test_the_document_holds_what_the_table_shows() -> None:
