@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.measure import Evaluate, SeedResult, Stopwatch, judge
 from benchmarks.workload import Workload
-from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec
+from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, keep_freed_memory
 from tunery import tasks
 from tunery.tasks import metrics as task_metrics
 
@@ -19,6 +19,7 @@ def train(
     """Train all seeds at once in one pack. Each stops after `limit` steps."""
     task = tasks.get(workload.task)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    keep_freed_memory()
     base = Base.load(BaseSpec(workload.model, None, workload.tuner.quantisation, "float32"), device)
     pack = Pack(base)
     for seed in seeds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuners.engine.base import Base
 from tuners.engine.gemm import native_dtype
+from tuners.engine.memory import keep_freed_memory
 from tuners.engine.pack import Pack
 from tuners.engine.state import SeatState
 from tuners.engine.types import (
@@ -31,5 +32,6 @@ __all__ = [
     "SeatSpec",
     "SeatState",
     "StepReport",
+    "keep_freed_memory",
     "native_dtype",
 ]

@@ -6,7 +6,6 @@ PEFT adapter when it is the best so far) and reports, in this order: a report th
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import tempfile
@@ -24,7 +23,18 @@ import torch
 from storage.checkpoints import Checkpoint, CheckpointStore
 from storage.models import model_folder
 from storage.tokens import TokenTable
-from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, SeatState, StepReport, native_dtype
+from tuners.engine import (
+    Base,
+    BaseSpec,
+    Evaluation,
+    HeadSpec,
+    Pack,
+    SeatSpec,
+    SeatState,
+    StepReport,
+    keep_freed_memory,
+    native_dtype,
+)
 from tuners.errors import TunerError
 from tunery import tasks
 from tunery.cluster.messages import (
@@ -71,20 +81,8 @@ def host_pack(config: Mapping[str, Any]) -> None:
     """The `train_loop_per_worker` of a pack's TorchTrainer."""
     order: PackOrder = config["order"]
     torch.set_num_threads(order.threads)
-    _keep_freed_memory()
+    keep_freed_memory()
     _Host(order).run()
-
-
-def _keep_freed_memory() -> None:
-    """Let malloc keep what a step frees.
-
-    By default glibc gives large blocks back to the system, and the next step's activations are faulted in page by
-    page: 5 to 15% of a CPU pack's time.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc
-        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            libc.mallopt(parameter, 1 << 30)
 
 
 @dataclass
