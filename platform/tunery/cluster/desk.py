@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -60,10 +60,22 @@ class Desk:
         self._events: list[tuple[str, Event]] = []
         self._left: dict[SeatName, Ended] = {}
         self._hopeless: dict[str, str] = {}
+        self._begun: Counter[tuple[str, str]] = Counter()
+        """(base, study) -> trials that may run and have not ended."""
         self._closing = False
         self._changed = asyncio.Condition()
 
     # -- seats -------------------------------------------------------------------------------------------------
+
+    async def admit(self, study: str, *, base: str, limit: int) -> bool:
+        """Whether the study may begin a trial now: the studies of one base have at most `limit` at once, all together.
+
+        A trial that waits for a seat is a process that does nothing, and its draw knows less than a later one would.
+        """
+        if sum(count for (other, _), count in self._begun.items() if other == base) >= limit:
+            return False
+        self._begun[base, study] += 1
+        return True
 
     async def join(self, order: SeatOrder) -> None:
         """Ask for a seat. Joining again changes nothing: Tune starts an ended trial's process anew now and then."""
@@ -91,6 +103,8 @@ class Desk:
 
     async def leave(self, name: SeatName, ending: Ending, reason: str = "") -> None:
         """The trial has ended; its pack drops the seat at its next visit."""
+        for key in [key for key, count in self._begun.items() if key[1] == name.study and count]:
+            self._begun[key] -= 1
         seat = self._seats.pop(name, None)
         if seat is None:
             return
@@ -190,6 +204,8 @@ class Desk:
         """The study's own process has died: nobody awaits its seats any more."""
         for name in [name for name in self._seats if name.study == study]:
             await self.leave(name, "stopped", "the study's process died")
+        for key in [key for key in self._begun if key[1] == study]:
+            del self._begun[key]
 
     async def _fail(self, seats: Iterable[_Seat], reason: str) -> None:
         for seat in seats:

@@ -52,6 +52,6 @@ class StudyOrder:
     """Optuna's database."""
     ledger_name: str
     seats: int
-    """Trials at once."""
+    """Trials at once, of all studies on this base."""
     storage_path: Path
     desk: RemoteDesk

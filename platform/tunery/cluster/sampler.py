@@ -20,6 +20,8 @@ from tunery.cluster.draws import ENDINGS, Mode, distribution
 from tunery.cluster.messages import DRAW, METRIC, NUMBER, TIME, Ending
 from tunery.spec import SearchSpec
 
+Admit = Callable[[], bool]
+"""Asks whether a trial may begin now."""
 OnEnd = Callable[[int, Ending], None]
 
 
@@ -30,8 +32,9 @@ class StudySearch(OptunaSearch):
     as PRUNED, not as completed (its value is of a smaller budget); a trial that failed is told as FAIL.
     """
 
-    def __init__(self, study: optuna.Study, search: SearchSpec, *, mode: Mode, on_end: OnEnd) -> None:
+    def __init__(self, study: optuna.Study, search: SearchSpec, *, mode: Mode, admit: Admit, on_end: OnEnd) -> None:
         self._study = study
+        self._admit = admit
         self._again = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
         self._on_end = on_end
         space = {path: distribution(drawn) for path, drawn in search.space.items()}
@@ -43,6 +46,8 @@ class StudySearch(OptunaSearch):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if trial_id not in self._ot_trials:
+            if not self._admit():
+                return None  # Tune asks again
             if self._again:
                 begun = self._again.pop(0)
                 self._ot_trials[trial_id] = optuna.trial.Trial(self._study, begun._trial_id)

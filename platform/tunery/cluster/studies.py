@@ -31,6 +31,9 @@ def run_study(order: StudyOrder) -> int:
     if left <= 0:
         return len(before)
 
+    def admit() -> bool:
+        return desk.admit(study.name, base=order.base, limit=order.seats)
+
     def on_end(number: int, ending: Ending) -> None:
         desk.leave(SeatName(study.name, number), ending)
 
@@ -42,7 +45,7 @@ def run_study(order: StudyOrder) -> int:
             mode=mode,
             num_samples=left,
             max_concurrent_trials=min(left, order.seats),
-            search_alg=StudySearch(ledger, study.search, mode=mode, on_end=on_end),
+            search_alg=StudySearch(ledger, study.search, mode=mode, admit=admit, on_end=on_end),
             scheduler=pruner(study.search, ledger, mode=mode, max_epochs=_most_epochs(study)),
             reuse_actors=True,
             trial_dirname_creator=_number,

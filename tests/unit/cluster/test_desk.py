@@ -251,3 +251,18 @@ def test_every_seat_reaches_its_end_whatever_the_packs_do(packs: int) -> None:
         assert len(ends) == 30
 
     run(test())
+
+
+def test_the_studies_of_a_base_have_no_more_trials_at_once_than_it_has_seats() -> None:
+    async def test() -> None:
+        desk = Desk(clock=lambda: 1.0)
+        begun = [await desk.admit(study, base="b", limit=2) for study in ("cola", "sst2", "cola")]
+        assert begun == [True, True, False]
+        assert await desk.admit("rte", base="another", limit=2)
+        await desk.leave(SeatName("cola", 0), "failed")  # though it had not come to join
+        assert await desk.admit("sst2", base="b", limit=2)
+        assert not await desk.admit("cola", base="b", limit=2)
+        await desk.abandon("sst2")
+        assert [await desk.admit("cola", base="b", limit=2) for _ in range(3)] == [True, True, False]
+
+    run(test())
