@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import optuna
@@ -58,7 +59,8 @@ def test_studies_share_as_many_packs_as_there_are_cores(begin: Begin) -> None:
     assert sweep.run() == 0, sweep.folder.driver_log.read_text()
     trials = [trial for study in sweep.state.studies for trial in study.trials]
     assert [trial.status for trial in trials] == ["finished"] * 2 * cores
-    assert {trial.pack for trial in trials} == {f"pack-{number}" for number in range(cores)}
+    logs = "".join(log.read_text() for log in sweep.folder.root.glob("logs/*/*.log"))
+    assert set(re.findall(r"seated in (pack-\d+)", logs)) == {f"pack-{number}" for number in range(cores)}
     at_once = [sum(a.started_at <= b.started_at < a.ended_at for a in trials) for b in trials]  # type: ignore[operator]
     assert max(at_once) <= cores, "a trial waited for a seat that another had"
 
