@@ -223,6 +223,7 @@ def _largest(study: Study, path: str, own: float) -> float:
 
 
 def _base_bytes(study: Study, shape: Shape, *, gpu: bool) -> int:
+    # A CPU may turn out to compute in bfloat16; what is planned is what fits in any case.
     wide = study.model.dtype == "float32" or (study.model.dtype == "auto" and not gpu)
     width = 4 if wide else 2
     quantisation = getattr(study.tuner, "quantisation", "none")

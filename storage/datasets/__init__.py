@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from storage.datasets.hub import read_hub
 from storage.datasets.path import read_path
-from storage.datasets.rows import BadRows, Fields, Row, Rows, from_rows
+from storage.datasets.rows import BadRows, Fields, Row, Rows, data_fingerprint, from_rows
 
-__all__ = ["BadRows", "Fields", "Row", "Rows", "from_rows", "read_hub", "read_path"]
+__all__ = ["BadRows", "Fields", "Row", "Rows", "data_fingerprint", "from_rows", "read_hub", "read_path"]

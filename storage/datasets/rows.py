@@ -184,3 +184,8 @@ def _parsed(value: object) -> float | None:
         return float(value)
     except (ValueError, OverflowError):
         return None
+
+
+def data_fingerprint(splits: Mapping[str, str]) -> str:
+    """One fingerprint of several splits: split -> SHA-256 of its rows (`Rows.fingerprint`)."""
+    return hashlib.sha256("".join(f"{name}:{splits[name]}" for name in sorted(splits)).encode()).hexdigest()

@@ -61,7 +61,8 @@ def test_studies_share_as_many_packs_as_there_are_cores(begin: Begin) -> None:
     assert [trial.status for trial in trials] == ["finished"] * 2 * cores
     logs = "".join(log.read_text() for log in sweep.folder.root.glob("logs/*/*.log"))
     assert set(re.findall(r"seated in (pack-\d+)", logs)) == {f"pack-{number}" for number in range(cores)}
-    at_once = [sum(a.started_at <= b.started_at < a.ended_at for a in trials) for b in trials]  # type: ignore[operator]
+    times = [(trial.started_at or 0.0, trial.ended_at or 0.0) for trial in trials]
+    at_once = [sum(start <= moment < end for start, end in times) for moment, _ in times]
     assert max(at_once) <= cores, "a trial waited for a seat that another had"
 
 

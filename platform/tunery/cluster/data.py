@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from storage.datasets import Fields, Rows, from_rows, read_hub, read_path
+from storage.datasets import Fields, Rows, data_fingerprint, from_rows, read_hub, read_path
 from storage.errors import MissingSplitError
 from storage.models import model_folder
 from storage.tokens import encoder, fingerprint, tokenise
@@ -35,13 +34,12 @@ def prepare(study: Study, cache: Path) -> StudyData:
     saved = cache / "tokenizers" / fingerprint(tokenizer)[:16]
     if not (saved / "tokenizer_config.json").exists():
         tokenizer.save_pretrained(saved)
-    digest = hashlib.sha256("".join(f"{s}:{evals[s].fingerprint}" for s in sorted(evals)).encode()).hexdigest()
     return StudyData(
         task=task.name,
         train=train_file.path,
         evals={split: file.path for split, file in eval_files.items()},
         tokenizer=saved,
-        fingerprint=digest,
+        fingerprint=data_fingerprint({split: rows.fingerprint for split, rows in evals.items()}),
         train_rows=train_file.examples,
         train_tokens=train_file.tokens,
         eval_rows=sum(file.examples for file in eval_files.values()),

@@ -60,8 +60,10 @@ class Desk:
         self._events: list[tuple[str, Event]] = []
         self._left: dict[SeatName, Ended] = {}
         self._hopeless: dict[str, str] = {}
-        self._begun: Counter[tuple[str, str]] = Counter()
-        """(base, study) -> trials that may run and have not ended."""
+        self._bases: dict[str, str] = {}
+        """Study -> its base."""
+        self._begun: Counter[str] = Counter()
+        """Study -> trials that were admitted and have not ended."""
         self._closing = False
         self._changed = asyncio.Condition()
 
@@ -72,9 +74,10 @@ class Desk:
 
         A trial that waits for a seat is a process that does nothing, and its draw knows less than a later one would.
         """
-        if sum(count for (other, _), count in self._begun.items() if other == base) >= limit:
+        self._bases[study] = base
+        if sum(count for other, count in self._begun.items() if self._bases[other] == base) >= limit:
             return False
-        self._begun[base, study] += 1
+        self._begun[study] += 1
         return True
 
     async def join(self, order: SeatOrder) -> None:
@@ -103,8 +106,8 @@ class Desk:
 
     async def leave(self, name: SeatName, ending: Ending, reason: str = "") -> None:
         """The trial has ended; its pack drops the seat at its next visit."""
-        for key in [key for key, count in self._begun.items() if key[1] == name.study and count]:
-            self._begun[key] -= 1
+        if self._begun[name.study]:
+            self._begun[name.study] -= 1
         seat = self._seats.pop(name, None)
         if seat is None:
             return
@@ -204,8 +207,7 @@ class Desk:
         """The study's own process has died: nobody awaits its seats any more."""
         for name in [name for name in self._seats if name.study == study]:
             await self.leave(name, "stopped", "the study's process died")
-        for key in [key for key in self._begun if key[1] == study]:
-            del self._begun[key]
+        self._begun.pop(study, None)
 
     async def _fail(self, seats: Iterable[_Seat], reason: str) -> None:
         for seat in seats:

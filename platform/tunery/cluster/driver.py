@@ -14,8 +14,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -28,9 +26,10 @@ from tunery.cluster import draws
 from tunery.cluster.jobs import host_pack, prepare_study, run_study
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.messages import Known, StudyData
-from tunery.cluster.orders import PackOrder, Resources, StudyOrder
+from tunery.cluster.orders import PackOrder, StudyOrder
 from tunery.cluster.recorder import Recorder, known_reports
 from tunery.cluster.remote_desk import RemoteDesk
+from tunery.cluster.start import base_key, pack_orders, started_ray
 from tunery.errors import TuneryError
 from tunery.home import Home
 from tunery.plan import Plan, Study
@@ -43,8 +42,6 @@ EXIT_FAILED = 5
 EXIT_STOPPED = 130
 PREPARATIONS = 2
 """Studies tokenised at once: each takes a process of its own with a tokenizer in it."""
-SEATS_CPUS = 0.5
-"""Left by the packs: a seat asks Ray for a thousandth of a CPU, and would wait for ever where there is none."""
 STATE_INTERVAL_S = 0.3
 STOP_GRACE_S = 60.0
 """Within which the packs write their last checkpoints when the run is asked to stop."""
@@ -72,9 +69,10 @@ class Driver:
         """Drive to the end; the exit code."""
         self._phase("starting Ray")
         draws.create_ledger(self.profile.study_storage_url)
-        with self._ray():
+        with started_ray(self.profile, namespace=self.plan.run_id):
             self.desk = RemoteDesk()
-            self._start_packs()
+            for order, share in pack_orders(self.plan, self.folder.root, self.desk):
+                self._hosting[host_pack.remote(order, share, self.folder.root / "train")] = order
             self._waiting = [s for s in self.plan.studies if self.ledger.study(s.name).status != "finished"]
             self._phase("reading and tokenising the data")
             while (self._waiting or self._preparing or self._studying) and not self._asked_to_stop():
@@ -86,54 +84,6 @@ class Driver:
         failed = [study.name for study in self.ledger.state.studies if study.status == "failed"]
         self._end("failed" if failed else "finished", f"failed: {', '.join(failed)}" if failed else "")
         return EXIT_FAILED if failed else 0
-
-    # -- Ray ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _ray(self) -> Iterator[None]:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
-        if not self.profile.ray:
-            # Nobody takes this machine away; the watcher would be one more process to start.
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        ray.init(
-            address=self.profile.ray or "local",
-            num_cpus=None if self.profile.ray else (self.profile.cpus or os.cpu_count()),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            namespace=self.plan.run_id,
-        )
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-    def _start_packs(self) -> None:
-        wanted = self.plan.spec.resources
-        cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-        bases = {base_key(study): study for study in self.plan.studies}
-        packs = len(bases) * wanted.packs * wanted.workers
-        for base, study in bases.items():
-            for number in range(wanted.packs):
-                order = PackOrder(
-                    pack=f"pack-{len(self._hosting)}" if len(bases) > 1 else f"pack-{number}",
-                    base_key=base,
-                    model_id=study.model.id,
-                    revision=study.model.revision,
-                    quantisation=study.tuner.quantisation,
-                    dtype=study.model.dtype,
-                    capacity=wanted.seats,
-                    threads=max(1, cores // packs),
-                    run=self.folder.root,
-                    desk=self.desk,
-                )
-                share = Resources(
-                    wanted.workers, min(wanted.cpus_per_worker, (cores - SEATS_CPUS) / packs), wanted.gpus_per_worker
-                )
-                self._hosting[host_pack.remote(order, share, self.folder.root / "train")] = order
 
     # -- one turn ----------------------------------------------------------------------------------------------
 
@@ -295,12 +245,6 @@ class Driver:
             self._written = now
             self.ledger.update(updated_at=now)
             self.folder.write_state(self.ledger.state)
-
-
-def base_key(study: Study) -> str:
-    """Studies with the same key can share a pack."""
-    model = study.model
-    return f"{model.id}@{model.revision or ''}|{study.tuner.quantisation}|{model.dtype}"
 
 
 def open_driver(folder: RunFolder, home: Home, profile: Profile) -> Driver:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,11 +26,6 @@ _OBJECTIVE, _VALUE, _DATA = "tunery.objective", "tunery.objective_value", "tuner
 class _Stored(BaseModel):
     # Read leniently: a newer tunery may have written more than this one knows.
     model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-def data_fingerprint(splits: Mapping[str, str]) -> str:
-    """One fingerprint of several evaluation splits: split -> SHA-256 of its rows (`storage.datasets.Rows`)."""
-    return hashlib.sha256("".join(f"{name}:{splits[name]}" for name in sorted(splits)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

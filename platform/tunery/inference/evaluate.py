@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.datasets import Rows
+from storage.datasets import Rows, data_fingerprint
 from tunery.errors import InputError
-from tunery.inference.card import Score, data_fingerprint
+from tunery.inference.card import Score
 from tunery.inference.predictor import Predictor
 from tunery.tasks import Task
 from tunery.tasks.metrics import objective, score

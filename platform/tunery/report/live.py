@@ -151,7 +151,7 @@ def _trials(pairs: list[tuple[StudyState, TrialState]], *, now: float, several: 
             _bar(_steps(trial), ended=ended),
             words.epoch(trial),
             Text(words.number(trial.objective), "bold green" if best else ""),
-            f"{trial.examples_per_s:,.0f}" if trial.examples_per_s is not None else "",
+            words.rate(trial.examples_per_s),
             words.duration(left) if left is not None else "",
         ]
         drawn = [words.cut(words.draw(trial.config), "dim")] if wide else []

@@ -65,8 +65,8 @@ def short_names(paths: tuple[str, ...]) -> dict[str, str]:
 
 
 def rate(per_second: float | None) -> str:
-    """Examples a second."""
-    return f"{per_second:.0f}" if per_second else ""
+    """Examples a second; empty before they are known."""
+    return f"{per_second:,.0f}" if per_second is not None else ""
 
 
 def task_metrics(task: str) -> tuple[str, ...]:

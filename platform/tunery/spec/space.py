@@ -10,6 +10,7 @@ In a spec a range is a mapping with one key, its kind:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -49,12 +50,12 @@ class Choice(Frozen):
         return "one of " + ", ".join(map(str, self.choice))
 
 
-class _Between(Frozen):
+class _Between(Frozen, ABC):
     """Any value between two ends, both included."""
 
+    @abstractmethod
     def interval(self) -> tuple[float, float]:
         """The lower end and the upper end."""
-        raise NotImplementedError
 
     @model_validator(mode="after")
     def _ordered(self) -> _Between:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.datasets import data_fingerprint
 from tunery.errors import InputError, NotFoundError
-from tunery.inference.card import AdapterCard, BaseModelCard, ObjectiveCard, Score, data_fingerprint
+from tunery.inference.card import AdapterCard, BaseModelCard, ObjectiveCard, Score
 
 CARD = AdapterCard(
     task="cola",

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.datasets import Rows, from_rows
+from storage.datasets import Rows, data_fingerprint, from_rows
 from tunery import tasks
 from tunery.errors import InputError
-from tunery.inference.card import data_fingerprint
 from tunery.inference.evaluate import evaluate
 from tunery.inference.predictor import Predictor
 from tunery.inference.rows import evaluation_rows
