@@ -1,6 +1,6 @@
 """Quality and speed task by task: the same trials by HF Trainer + PEFT and by the engine, side by side in one run.
 
-    python -m benchmarks.compare_tasks --data ../shared/data/glue --epochs 3 --max-train 2000 \\
+    python -m benchmarks.compare_tasks --data DIR --epochs 3 --max-train 2000 \\
         --seeds-of cola=42,43,44 stsb=42,43,44
 
 Every trial is evaluated after each epoch, and its best evaluation counts, for both. The mean over the seeds is

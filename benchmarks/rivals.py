@@ -1,6 +1,6 @@
 """Speed of the engine beside its rival, on the same rows, tokens, hyperparameters and cores, in one run.
 
-    python -m benchmarks.rivals --data ../shared/data/glue --task cola --repeats 3
+    python -m benchmarks.rivals --data DIR --task cola --repeats 3
 
 The arms take turns, so that a slow minute of the machine hits all of them. Printed: median examples/s over the
 repetitions, and the ratios. The claims: at least 2x `hf-grouped` and 8x `hf-padded`, on CoLA with MiniLM, batch 32.

@@ -4,7 +4,7 @@ Registered once under a name of ours; it keeps no state, since every attention m
 `Context` of its base.
 """
 
-# T tokens, M padded places, H heads, K key heads, D elements a head, N sequences of a bucket, L its longest
+# T tokens, M places in the buckets, H heads, K key heads, D elements a head, N sequences of a bucket, L its longest
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 from tuners.engine.context import Context
 from tuners.engine.layout import Bucket
-from tuners.engine.rows import gather, scatter
+from tuners.engine.rows import padded, unpadded
 from tuners.engine.streams import keep_attention, masked
 from tuners.errors import TunerError
 
@@ -51,17 +51,15 @@ def packed_attention(
     context.called(None)
     layout, causal = context.layout, bool(module.is_causal)
     _, heads, tokens, size = query.shape
-    if sliding_window is not None and layout.buckets[-1].length > sliding_window:
-        longest = layout.buckets[-1].length
-        raise TunerError(f"a sequence of {longest} tokens is above the model's window of {sliding_window}")
+    if sliding_window is not None and layout.longest > sliding_window:
+        raise TunerError(f"a sequence of {layout.longest} tokens is above the model's window of {sliding_window}")
     flat = torch.cat([x.transpose(1, 2).reshape(tokens, -1) for x in (query, key, value)], 1)
-    padded = scatter(flat, layout.places, layout.padded)
+    parts = torch.split(padded(flat, layout), [bucket.count * bucket.length for bucket in layout.buckets])
     outputs = []
-    for bucket in layout.buckets:
-        part = padded[bucket.start : bucket.start + bucket.count * bucket.length].view(bucket.count, bucket.length, -1)
+    for bucket, part in zip(layout.buckets, parts, strict=True):
         q, k, v = (
             x.view(bucket.count, bucket.length, -1, size).transpose(1, 2)
-            for x in torch.split(part, _widths(query, key), -1)
+            for x in torch.split(part, _widths(query, key), 1)
         )
         if dropout:
             keys = context.row_keys.index_select(0, bucket.sequences)
@@ -74,7 +72,7 @@ def packed_attention(
             out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, is_causal=hide, scale=scaling)
         outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return gather(joined, layout.places).view(1, tokens, heads, size), None
+    return unpadded(joined, layout).view(1, tokens, heads, size), None
 
 
 def _site(module: nn.Module) -> int:

@@ -91,6 +91,6 @@ class Context:
     def keep(
         self, site: int, width: int, p: float, start: int = 0, end: int | None = None, *, pooled: bool = False
     ) -> Tensor | None:
-        """bool [T, W] for the rows start:end: what dropout keeps; None in an evaluation."""
+        """int16 [T, W] for the rows start:end: what dropout keeps; None in an evaluation."""
         keys = self.layout.pooled_keys if pooled else self.layout.token_keys
         return None if keys is None else keep_rows(keys[start:end], site, width, p)

@@ -16,6 +16,12 @@ from torch import Tensor
 from tuners.engine.streams import row_keys, token_keys
 from tuners.engine.types import AnyExample
 
+# Shapes come from a grid: oneDNN compiles a kernel for each new shape, which costs as much as the products themselves
+# where every step has its own.
+_GRID = 16
+"""A seat's tokens are filled up to a multiple of it."""
+_LENGTHS, _COUNTS = 8, 4
+"""A bucket's length and count are multiples of these."""
 _BUCKET_OVERHEAD = 192
 """Padded tokens that cost as much as one more bucket: measured, on a CPU."""
 
@@ -36,14 +42,12 @@ def training_rows(examples: Sequence[AnyExample], *, seed: int, step: int, first
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sequences of about the same length, padded to the longest for dense attention."""
+    """Sequences of about the same length, padded for dense attention; the M places are those of all buckets."""
 
-    start: int
-    """Its first place among the M."""
     count: int
     length: int
     sequences: Tensor
-    """int64 [count] which sequences."""
+    """int64 [count] which sequences; those that only fill it up stand there a second time."""
     mask: Tensor | None
     """bool [count, 1, 1, L], true at real tokens; None where nothing is padded."""
 
@@ -65,10 +69,16 @@ class Layout:
     pooled: Tensor
     """int64 [N] the token that stands for each sequence: its first, or its last where attention is causal."""
     places: Tensor
-    """int64 [T] each token's place among the M."""
-    padded: int
-    """M"""
+    """int64 [T] each token's place among the M; a filler's is one of its seat's."""
+    fillers: Tensor
+    """int64, which of the T tokens belong to no sequence."""
+    sources: Tensor
+    """int64 [M] the token at each place; where a sequence is padded, one of its own."""
+    padding: Tensor
+    """int64, which of the M places are padded."""
     buckets: tuple[Bucket, ...]
+    longest: int
+    """Tokens of the longest sequence."""
     token_keys: Tensor | None
     """int64 [T] dropout keys; None in an evaluation."""
     pooled_keys: Tensor | None
@@ -83,37 +93,56 @@ class Layout:
 
 
 def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device: torch.device) -> Layout:
-    """The seats' sequences end to end. A seat may bring none."""
+    """The seats' sequences end to end, each seat's filled up to a size on the grid. A seat may bring none."""
     examples = [example for rows in seats for example in rows.examples]
     lengths = np.array([len(example.ids) for example in examples], np.int64)
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    sequence_T = np.repeat(np.arange(len(examples)), lengths)
-    position_T = np.arange(int(ends[-1])) - starts[sequence_T]
-    places, padded, buckets = _buckets(lengths, starts, causal=causal, device=device)
-    pooled = ends - 1 if causal else starts
     counts = np.cumsum([0, *(len(rows.examples) for rows in seats)])
-    bounds = np.concatenate([[0], ends])[counts]
+    packed = np.cumsum(lengths) - lengths  # where each sequence would start without filler
+    sizes = np.diff(np.concatenate([[0], np.cumsum(lengths)])[counts])
+    bounds = np.cumsum([0, *(_on_grid(int(size)) for size in sizes)])
+    shift = bounds[:-1] - np.cumsum(sizes) + sizes
+    starts = packed + np.repeat(shift, np.diff(counts))
+    sequence_R = np.repeat(np.arange(len(examples)), lengths)
+    position_R = np.arange(len(sequence_R)) - packed[sequence_R]
+    token_R, total = starts[sequence_R] + position_R, int(bounds[-1])
+    buckets, place_R, sources = _buckets(lengths, starts, sequence_R, position_R, causal=causal, device=device)
+    pooled = starts + lengths - 1 if causal else starts
     keys = None if seats[0].keys is None else np.concatenate([rows.keys for rows in seats if rows.keys is not None])
-    by_token = None if keys is None else token_keys(keys, sequence_T, position_T)
 
     def tensor(values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)
 
+    def by_token(values_R: NDArray[np.int64], filler: int = 0) -> NDArray[np.int64]:
+        values_T = np.full(total, filler, np.int64)
+        values_T[token_R] = values_R
+        return values_T
+
+    # The real token before each, which is the seat's last for a filler.
+    before = np.maximum.accumulate(by_token(np.arange(len(token_R))))
+    keys_T = None if keys is None else by_token(token_keys(keys, sequence_R, position_R))
     return Layout(
-        ids=tensor(np.concatenate([example.ids for example in examples]))[None],
-        positions=tensor(position_T + first_position)[None],
-        types=tensor(_types(examples, lengths))[None],
+        ids=tensor(by_token(np.concatenate([example.ids for example in examples])))[None],
+        positions=tensor(by_token(position_R + first_position, first_position))[None],
+        types=tensor(by_token(_types(examples, lengths)))[None],
         token_spans=_spans(bounds),
         row_spans=_spans(counts),
         pooled=tensor(pooled),
-        places=tensor(places),
-        padded=padded,
+        places=tensor(place_R[before]),
+        fillers=tensor(_others(token_R, total)),
+        sources=tensor(sources),
+        padding=tensor(_others(place_R, len(sources))),
         buckets=buckets,
-        token_keys=None if by_token is None else tensor(by_token),
-        pooled_keys=None if by_token is None else tensor(by_token[pooled]),
+        longest=int(lengths.max()),
+        token_keys=None if keys_T is None else tensor(keys_T),
+        pooled_keys=None if keys_T is None else tensor(keys_T[pooled]),
         row_keys=None if keys is None else tensor(keys),
     )
+
+
+def _on_grid(size: int) -> int:
+    """At most an eighth more, or up to the next multiple of 16: few sizes, which come again and again."""
+    step = max(_GRID, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
 
 
 def _spans(bounds: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
@@ -130,28 +159,45 @@ def _types(examples: Sequence[AnyExample], lengths: NDArray[np.int64]) -> NDArra
     return np.concatenate(parts).astype(np.int64)
 
 
+def _others(taken: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    free = np.ones(size, np.bool_)
+    free[taken] = False
+    return np.flatnonzero(free)
+
+
 def _buckets(
-    lengths: NDArray[np.int64], starts: NDArray[np.int64], *, causal: bool, device: torch.device
-) -> tuple[NDArray[np.int64], int, tuple[Bucket, ...]]:
-    """Places [T], M and the buckets."""
+    lengths: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    sequence_R: NDArray[np.int64],
+    position_R: NDArray[np.int64],
+    *,
+    causal: bool,
+    device: torch.device,
+) -> tuple[tuple[Bucket, ...], NDArray[np.int64], NDArray[np.int64]]:
+    """The buckets, the places [R] of the real tokens, and the tokens [M] at all places."""
     order = np.argsort(lengths, kind="stable")
-    ascending = lengths[order]
-    cuts = _cuts(ascending)
-    place_of = np.empty(len(lengths), np.int64)  # the padded place where each sequence starts
-    buckets, start = [], 0
-    for low, high in pairwise(cuts):
-        members, length = order[low:high], int(ascending[high - 1])
+    rounded = -(-lengths[order] // _LENGTHS) * _LENGTHS
+    place_of = np.empty(len(lengths), np.int64)  # where each sequence starts
+    buckets, sources, start = [], [], 0
+    for low, high in pairwise(_cuts(rounded)):
+        members, length = order[low:high], int(rounded[high - 1])
         place_of[members] = start + np.arange(high - low) * length
-        mask = None
+        # The bucket is filled with sequences that it has already; nothing reads what comes out for the second ones.
+        sequences = np.resize(members, -(-(high - low) // _COUNTS) * _COUNTS)
+        within = np.minimum(np.arange(length), lengths[sequences, None] - 1)
+        sources.append((starts[sequences, None] + within).ravel())
         # With a causal mask a padded key comes after every real query, so nothing sees it.
-        if not causal and ascending[low] != length:
-            real = np.arange(length)[None] < lengths[members][:, None]
-            mask = torch.from_numpy(real).view(-1, 1, 1, length).to(device)
-        buckets.append(Bucket(start, high - low, length, torch.from_numpy(members).to(device), mask))
-        start += (high - low) * length
-    sequence_T = np.repeat(np.arange(len(lengths)), lengths)
-    places = np.arange(len(sequence_T)) + (place_of - starts)[sequence_T]
-    return places, start, tuple(buckets)
+        mask = None if causal else _mask(lengths[sequences], length, device)
+        buckets.append(Bucket(len(sequences), length, torch.from_numpy(sequences).to(device), mask))
+        start += len(sequences) * length
+    return tuple(buckets), place_of[sequence_R] + position_R, np.concatenate(sources)
+
+
+def _mask(lengths: NDArray[np.int64], length: int, device: torch.device) -> Tensor | None:
+    """bool [count, 1, 1, L]; None where all is real."""
+    if (lengths == length).all():
+        return None
+    return torch.from_numpy(np.arange(length) < lengths[:, None]).view(-1, 1, 1, length).to(device)
 
 
 def _cuts(ascending: NDArray[np.int64]) -> list[int]:

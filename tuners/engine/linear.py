@@ -89,7 +89,7 @@ class PackedLinear(nn.Module):
         return self.context.active(self.index, pooled=self.pooled_only)
 
     def keep(self, p: float, start: int, end: int) -> Tensor | None:
-        """bool [T, I] for the rows start:end; None in an evaluation."""
+        """int16 [T, I] for the rows start:end; None in an evaluation."""
         return self.context.keep(self.index, self.in_features, p, start, end, pooled=self.pooled_only)
 
     def _rows(self, x_TI: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Moving rows: each is the other's gradient, and neither adds anything up."""
+"""Moving rows between the orders that a step has them in. Nothing is ever added up."""
 
-# T rows of the larger side, N of the smaller, W elements
+# T rows of the larger side, N of the smaller, M places in the buckets, W elements
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from tuners.engine.layout import Layout
 
 
 class _Scatter(torch.autograd.Function):
@@ -31,6 +33,41 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         g_NW = gradients[0]
         return g_NW.new_zeros(ctx.rows, g_NW.shape[1]).index_copy_(0, ctx.places, g_NW), None
+
+
+class _Padded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TW: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return x_TW.index_select(0, layout.sources)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        # A padded place holds a copy that nobody reads: its gradient is none.
+        return gradients[0].index_select(0, ctx.layout.places).index_fill_(0, ctx.layout.fillers, 0), None
+
+
+class _Unpadded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_MW: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return x_MW.index_select(0, layout.places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].index_select(0, ctx.layout.sources).index_fill_(0, ctx.layout.padding, 0), None
+
+
+def padded(x_TW: Tensor, layout: Layout) -> Tensor:
+    """[T, W] -> [M, W], the buckets' places; where a sequence is padded, a token of its own."""
+    out: Tensor = _Padded.apply(x_TW, layout)  # type: ignore[no-untyped-call]  # torch's apply is untyped
+    return out
+
+
+def unpadded(x_MW: Tensor, layout: Layout) -> Tensor:
+    """[M, W] -> [T, W]; a filler gets what a token of its seat gets."""
+    out: Tensor = _Unpadded.apply(x_MW, layout)  # type: ignore[no-untyped-call]  # torch's apply is untyped
+    return out
 
 
 def scatter(x_NW: Tensor, places_N: Tensor, rows: int) -> Tensor:

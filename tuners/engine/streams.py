@@ -70,7 +70,7 @@ def token_keys(keys_N: NDArray[np.int64], sequence_T: NDArray[np.int64], positio
 
 
 def keep_rows(keys_T: Tensor, site: int, width: int, p: float) -> Tensor:
-    """bool [T, W]: what dropout keeps of each row's W elements."""
+    """int16 [T, W]: what dropout keeps of each row's W elements (`apply_mask`)."""
     lanes = -(-width // _LANES)
     columns = torch.arange(lanes, device=keys_T.device) * _COLUMN
     kept = _keep(keys_T[:, None] + columns.add_(_signed(site * _SITE)), p)
@@ -78,7 +78,7 @@ def keep_rows(keys_T: Tensor, site: int, width: int, p: float) -> Tensor:
 
 
 def keep_attention(keys_N: Tensor, site: int, heads: int, length: int, p: float) -> Tensor:
-    """bool [N, H, L, L]: what dropout keeps of the probabilities; an element's draw does not depend on L."""
+    """int16 [N, H, L, L]: what dropout keeps of the probabilities; an element's draw does not depend on L."""
     lanes = -(-length // _LANES)
     position = torch.arange(length, device=keys_N.device)
     head = torch.arange(heads, device=keys_N.device)[:, None, None] * _HEAD
@@ -92,7 +92,7 @@ def threshold(p: float) -> int:
 
 
 def _keep(state: Tensor, p: float) -> Tensor:
-    """int64 [..., n] -> bool [..., 4 n]; consumes its argument."""
+    """int64 [..., n] -> int16 [..., 4 n]; consumes its argument."""
     scratch = torch.empty_like(state)
     for shift, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):
         torch.bitwise_right_shift(state, shift, out=scratch)
@@ -100,25 +100,42 @@ def _keep(state: Tensor, p: float) -> Tensor:
         state.bitwise_xor_(scratch.bitwise_and_((1 << 64 - shift) - 1))
         if factor != 1:
             state.mul_(_signed(factor))
-    return state.view(torch.int16) >= threshold(p)
+    draws = state.view(torch.int16)
+    return torch.ge(draws, threshold(p), out=torch.empty_like(draws)).neg_()
+
+
+def apply_mask(x: Tensor, keep: Tensor) -> Tensor:
+    """x where int16 `keep` has all bits set, 0 where it has none.
+
+    Bits, because a product with a bool takes a CPU five (float32) to twenty times (bfloat16) as long.
+    """
+    return torch.bitwise_and(x.view(_BITS[x.dtype]), keep).view(x.dtype)
+
+
+_BITS = {
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
 
 
 class Masked(torch.autograd.Function):
-    """x * keep / (1 - p)."""
+    """apply_mask(x) / (1 - p)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(keep)
         ctx.scale = scale
-        return (x * keep).mul_(scale)
+        return apply_mask(x, keep).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (keep,) = ctx.saved_tensors
-        return (gradients[0] * keep).mul_(ctx.scale), None, None
+        return apply_mask(gradients[0], keep).mul_(ctx.scale), None, None
 
 
 def masked(x: Tensor, keep: Tensor, p: float) -> Tensor:
-    """Dropout with a mask that is given: [...] and bool [...] -> [...]."""
+    """Dropout with a mask that is given: [...] and int16 [...] -> [...]."""
     out: Tensor = Masked.apply(x, keep, 1.0 / (1.0 - p))  # type: ignore[no-untyped-call]  # torch's apply is untyped
     return out

@@ -16,6 +16,7 @@ from tuners.engine.base import Base
 from tuners.engine.context import Slot
 from tuners.engine.linear import PackedLinear
 from tuners.engine.method import Segment, uniform, zeros
+from tuners.engine.streams import apply_mask
 from tuners.errors import TunerError
 from tuners.lora.config import Config
 
@@ -32,7 +33,7 @@ class LoraSlot:
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adds to y; keeps h [T, R] and the mask."""
-        x_TI = x_TI if keep_TI is None else x_TI * keep_TI
+        x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
         h_TR = torch.mm(x_TI, self._a.t().to(x_TI.dtype)).mul_(self._scale_of(keep_TI))
         y_TO.addmm_(h_TR, self._b.t().to(x_TI.dtype))
         return h_TR, keep_TI
@@ -40,7 +41,7 @@ class LoraSlot:
     def backward(self, kept: tuple[Tensor, Tensor | None], x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
         """Adds to A's and B's gradients, and to x's."""
         h_TR, keep_TI = kept
-        x_TI = x_TI if keep_TI is None else x_TI * keep_TI
+        x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
         gh_TR = torch.mm(g_TO, self._b.to(g_TO.dtype)).mul_(self._scale_of(keep_TI))
         if self._gb.dtype == g_TO.dtype:
             self._gb.addmm_(g_TO.t(), h_TR)
@@ -53,7 +54,7 @@ class LoraSlot:
         if keep_TI is None:
             gx_TI.addmm_(gh_TR, self._a.to(g_TO.dtype))
         else:
-            gx_TI.add_(torch.mm(gh_TR, self._a.to(g_TO.dtype)).mul_(keep_TI))
+            gx_TI.add_(apply_mask(torch.mm(gh_TR, self._a.to(g_TO.dtype)), keep_TI))
 
     def _scale_of(self, keep_TI: Tensor | None) -> float:
         return self._scale if keep_TI is None else self._scale / (1 - self.dropout)

@@ -35,7 +35,7 @@ class Draws:
         keys = self.keys
         if x.dim() == 3:
             keys = (keys[:, None] + torch.arange(x.shape[1]) * _POSITION).flatten()
-        return x * keep_rows(keys, site, x.shape[-1], p).view(x.shape) / (1 - p)
+        return x * keep_rows(keys, site, x.shape[-1], p).bool().view(x.shape) / (1 - p)
 
 
 class Given(nn.Module):
@@ -59,7 +59,7 @@ def _attention(module: Any, q: Tensor, k: Tensor, v: Tensor, _mask: Tensor, drop
     probabilities = scores.softmax(-1)
     if dropout:
         keep = keep_attention(module.draws.keys, module.site, q.shape[1], q.shape[2], dropout)
-        probabilities = probabilities * keep / (1 - dropout)
+        probabilities = probabilities * keep.bool() / (1 - dropout)
     return (probabilities @ v).transpose(1, 2), None
 
 

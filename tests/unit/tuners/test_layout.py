@@ -23,39 +23,71 @@ def examples(lengths: list[int]) -> list[Example]:
 def test_every_token_has_a_place_of_its_own_in_a_bucket_of_its_sequence(seats: list[list[int]], causal: bool) -> None:
     layout = lay_out([Rows(examples(s), None) for s in seats], causal=causal, first_position=0, device=CPU)
     lengths = [n for s in seats for n in s]
-    assert layout.tokens == sum(lengths)
-    assert layout.places.unique().numel() == layout.tokens
-    starts = np.cumsum([0, *lengths]).tolist()
-    assert layout.pooled.tolist() == [end - 1 for end in starts[1:]] if causal else starts[:-1]
+    real = sorted(set(range(layout.tokens)) - set(layout.fillers.tolist()))
+    assert layout.places[real].unique().numel() == len(real) == sum(lengths)
+    # Each sequence has an id of its own: where it starts in the order of the tokens.
+    starts = (layout.pooled - (torch.tensor(lengths) - 1 if causal else 0)).tolist()
+    assert [
+        token for start, length in zip(starts, lengths, strict=True) for token in range(start, start + length)
+    ] == real
+    here = 0
     for bucket in layout.buckets:
         for row, sequence in enumerate(bucket.sequences.tolist()):
             start, length = starts[sequence], lengths[sequence]
-            here = bucket.start + row * bucket.length
-            assert layout.places[start : start + length].tolist() == list(range(here, here + length))
             assert length <= bucket.length
+            read = layout.sources[here : here + bucket.length].tolist()
+            assert read == [start + min(place, length - 1) for place in range(bucket.length)], "it reads only itself"
+            first = bucket.sequences.tolist().index(sequence) == row
+            if first:
+                assert layout.places[start : start + length].tolist() == list(range(here, here + length))
             assert bucket.mask is None or bucket.mask[row, 0, 0].sum() == length
             assert bucket.mask is not None or causal or length == bucket.length
-    assert sum(bucket.count * bucket.length for bucket in layout.buckets) == layout.padded
+            here += bucket.length
+    assert here == len(layout.sources)
+    assert sorted({*layout.padding.tolist(), *layout.places[real].tolist()}) == list(range(here))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 40), max_size=12), min_size=1, max_size=5).filter(any))
+def test_a_seats_filler_lies_behind_it_and_reads_what_is_its_own(seats: list[list[int]]) -> None:
+    layout = lay_out([Rows(examples(s), None) for s in seats], causal=False, first_position=0, device=CPU)
+    end = 0
+    for lengths, (start, after) in zip(seats, layout.token_spans, strict=True):
+        assert start == end
+        end = after
+        behind = list(range(start + sum(lengths), after))
+        assert set(behind) <= set(layout.fillers.tolist())
+        assert (after - start) % 16 == 0
+        assert all(layout.places[filler] == layout.places[behind[0] - 1] for filler in behind)
+    assert end == layout.tokens
 
 
 def test_positions_start_over_and_spans_name_the_seats() -> None:
     rows = [Rows(examples(lengths), None) for lengths in ([3, 2], [], [1])]
     layout = lay_out(rows, causal=False, first_position=1, device=CPU)
-    assert layout.positions.tolist() == [[1, 2, 3, 1, 2, 1]]
-    assert layout.token_spans == ((0, 5), (5, 5), (5, 6))
+    assert layout.positions[0, :5].tolist() == [1, 2, 3, 1, 2]
+    assert layout.positions[0, 5:].tolist() == [1] * 27
+    assert layout.token_spans == ((0, 16), (16, 16), (16, 32))
     assert layout.row_spans == ((0, 2), (2, 2), (2, 3))
-    assert layout.pooled.tolist() == [0, 3, 5]
+    assert layout.pooled.tolist() == [0, 3, 16]
+    assert layout.longest == 3
     assert layout.token_keys is None
 
 
-@pytest.mark.parametrize("lengths", [[5] * 40, [3, 3, 3, 60, 60, 60, 60] * 8])
-def test_padding_stays_small(lengths: list[int]) -> None:
+@pytest.mark.parametrize("lengths", [[8] * 40, [8, 8, 8, 64, 64, 64, 64, 8] * 8])
+def test_what_fits_the_grid_is_not_padded(lengths: list[int]) -> None:
     layout: Layout = lay_out([Rows(examples(lengths), None)], causal=False, first_position=0, device=CPU)
-    assert layout.padded == layout.tokens
+    assert len(layout.sources) == layout.tokens == sum(lengths)
+
+
+@pytest.mark.parametrize("tokens", [1, 17, 200, 1000, 8000])
+def test_filler_stays_small(tokens: int) -> None:
+    layout: Layout = lay_out([Rows(examples([1] * tokens), None)], causal=False, first_position=0, device=CPU)
+    assert layout.tokens - tokens < max(16, tokens / 8)
 
 
 def test_token_types_are_zero_where_an_example_has_none() -> None:
     given_types: Any = np.array([0, 1, 1], np.int8)
     pair = [Example(np.ones(3, np.int32), given_types, 0.0), Example(np.ones(2, np.int32), None, 0.0)]
     layout = lay_out([Rows(pair, None)], causal=False, first_position=0, device=CPU)
-    assert layout.types.tolist() == [[0, 1, 1, 0, 0]]
+    assert layout.types[0, :5].tolist() == [0, 1, 1, 0, 0]

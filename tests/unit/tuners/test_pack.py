@@ -21,6 +21,11 @@ MIXED: list[dict[str, Any]] = [
 ]
 
 
+ROUNDING = 3e-5
+"""Other shapes add up in another order; training carries float32's last bits on. Over six seeds the losses of the
+fifty steps were at most 1.5e-5 apart, half of them below 1e-6."""
+
+
 def packed(base: Any, seat: Any, fields: dict[str, dict[str, Any]], **options: Any) -> Pack:
     pack = Pack(base, **options)
     for name, values in fields.items():
@@ -46,7 +51,7 @@ def test_a_seat_alone_is_the_seat_in_a_pack(family: str, base_of: Any, seat: Any
     for name, values in fields.items():
         alone = run(packed(base_of(family), seat, {name: values}), STEPS)[name]
         assert len(alone) == STEPS
-        assert alone == pytest.approx(together[name], rel=4e-6, abs=4e-6)
+        assert alone == pytest.approx(together[name], rel=ROUNDING, abs=ROUNDING)
 
 
 def test_how_a_step_is_cut_changes_nothing(base_of: Any, seat: Any) -> None:
@@ -54,7 +59,7 @@ def test_how_a_step_is_cut_changes_nothing(base_of: Any, seat: Any) -> None:
     whole = run(packed(base_of("bert"), seat, fields), 20)
     cut = run(packed(base_of("bert"), seat, fields, max_tokens=16), 20)
     for name, losses in whole.items():
-        assert cut[name] == pytest.approx(losses, abs=4e-6)
+        assert cut[name] == pytest.approx(losses, abs=ROUNDING)
 
 
 def test_memory_that_runs_out_halves_the_forwards(base_of: Any, seat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +77,7 @@ def test_memory_that_runs_out_halves_the_forwards(base_of: Any, seat: Any, monke
     found = run(pack, 5)
     assert pack.max_tokens == 100
     for name, losses in whole.items():
-        assert found[name] == pytest.approx(losses, abs=4e-6)
+        assert found[name] == pytest.approx(losses, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("rate", [1e30, 1e12])

@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from tuners.engine.streams import keep_attention, keep_rows, masked, mix, permutation, row_keys, token_keys
+from tuners.engine.streams import keep_attention, masked, mix, permutation, row_keys, token_keys
+from tuners.engine.streams import keep_rows as bits
+
+
+def keep_rows(*arguments: Any) -> torch.Tensor:
+    """bool: the mask of bits is all or nothing."""
+    keep = bits(*arguments)
+    assert keep.dtype == torch.int16
+    assert bool(((keep == 0) | (keep == -1)).all())
+    return keep.bool()
 
 
 def keys(seed: int = 1, step: int = 0, rows: int = 400) -> torch.Tensor:
@@ -50,7 +61,7 @@ def test_attention_masks_do_not_depend_on_the_length_of_the_bucket() -> None:
     long, short = keep_attention(keys(rows=5), 2, 4, 23, 0.1), keep_attention(keys(rows=5), 2, 4, 9, 0.1)
     assert long.shape == (5, 4, 23, 23)
     assert torch.equal(long[..., :9, :9], short)
-    assert abs(1 - keep_attention(keys(), 2, 4, 30, 0.1).float().mean().item() - 0.1) < 0.002
+    assert abs(1 - keep_attention(keys(), 2, 4, 30, 0.1).bool().float().mean().item() - 0.1) < 0.002
 
 
 def test_widths_that_are_no_multiple_of_the_lanes() -> None:
@@ -59,9 +70,16 @@ def test_widths_that_are_no_multiple_of_the_lanes() -> None:
 
 def test_masked_has_the_gradient_of_a_product() -> None:
     x = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    keep = keep_rows(keys(rows=6), 1, 4, 0.5)
+    keep = bits(keys(rows=6), 1, 4, 0.5)
     assert torch.autograd.gradcheck(lambda values: masked(values, keep, 0.5), (x,))
-    assert torch.equal(masked(x, keep, 0.5), x * keep * 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_masked_is_a_product_in_every_type(dtype: torch.dtype) -> None:
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    keep = bits(keys(rows=6), 1, 8, 0.5)
+    assert torch.equal(masked(x, keep, 0.5), x * keep.bool() * 2)
+    assert torch.equal(masked(x[:, ::2], keep[:, ::2], 0.5), masked(x, keep, 0.5)[:, ::2])
 
 
 def test_the_order_of_an_epoch_is_a_permutation_of_its_own() -> None:
