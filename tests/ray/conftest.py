@@ -21,7 +21,7 @@ import yaml
 from mlflow import MlflowClient
 
 from tunery.home import Home
-from tunery.plan import compile_plan
+from tunery.plan import Plan, compile_plan
 from tunery.runs import RunFolder, RunState, StudyState, write_whole
 from tunery.spec import parse_spec
 
@@ -74,6 +74,10 @@ class Sweep:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    @property
+    def plan(self) -> Plan:
+        return Plan.model_validate_json(self.folder.plan_file.read_bytes())
 
     @property
     def state(self) -> RunState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 
 import optuna
 import pytest
@@ -12,6 +13,10 @@ from optuna.trial import TrialState
 
 from storage.registry import Registry
 from tests.ray.conftest import Begin, Sweep, eventually
+from tunery import tasks
+from tunery.cluster.data import read
+from tunery.inference.evaluate import evaluate
+from tunery.inference.predictor import Predictor
 
 pytestmark = pytest.mark.ray
 
@@ -25,7 +30,7 @@ def statuses(sweep: Sweep) -> dict[str, str]:
     return {name.removeprefix(f"{sweep.folder.run_id}/"): run.info.status for name, run in sweep.runs().items()}
 
 
-def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin: Begin) -> None:
+def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin: Begin, tmp_path: Path) -> None:
     sweep = begin()
     assert sweep.run() == 0, sweep.folder.driver_log.read_text()
     study = sweep.study()
@@ -45,12 +50,21 @@ def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin:
     assert champion is not None
     assert (champion.version, study.model_version, study.champion) == ("1", "1", True)
 
-    worse = begin("worse", search__trials=1, search__space={}, train__learning_rate=1e-7, train__epochs=1)
+    # Other rows than the champion was measured on: the gate measures it anew.
+    few = {"max_eval": 40, "seed": 5}
+    worse = begin("worse", search__trials=1, search__space={}, train__learning_rate=1e-7, train__epochs=1, data=few)
     assert worse.run() == 0
     assert worse.study().champion is False
     assert "gain" in worse.study().verdict
     assert registry.champion("fruits-cola") == champion
-    assert [p.verdict for p in registry.history("fruits-cola")] == ["promoted", "refused"]
+    promoted, refused = registry.history("fruits-cola")
+    assert (promoted.verdict, refused.verdict) == ("promoted", "refused")
+    study_of_few = worse.plan.studies[0]
+    task = tasks.get("cola")
+    rows = {split.name: read(study_of_few, task, split.name) for split in task.eval_splits}
+    assert {name: len(split.rows) for name, split in rows.items()} == {"validation": 40}
+    predictor = Predictor.load(str(registry.download(champion, tmp_path / "champion")))
+    assert refused.from_value == pytest.approx(evaluate(predictor, task, rows).objective)
 
 
 def test_studies_share_as_many_packs_as_there_are_cores(begin: Begin) -> None:
