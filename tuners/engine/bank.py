@@ -21,13 +21,13 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 class Row:
     """One seat's part of a bank. Its tensors move when the bank is rebuilt; its views are asked for anew."""
 
-    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+    def __init__(self, segments: Sequence[Segment], device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         # Biases last, so that what decays is one slice.
         self.segments = tuple(sorted(segments, key=lambda segment: not segment.decay))
         self.size = sum(segment.size for segment in segments)
         self.decayed = sum(segment.size for segment in segments if segment.decay)
         self.width = rounded(self.size)
-        self.theta, self.m, self.v, self.g = (torch.zeros(self.width, device=device) for _ in range(4))
+        self.theta, self.m, self.v, self.g = (torch.zeros(self.width, device=device, dtype=dtype) for _ in range(4))
         self.step = 0
         """Updates done."""
 

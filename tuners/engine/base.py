@@ -79,6 +79,11 @@ class Base:
         return int(self.config.max_position_embeddings) - self.first_position
 
     @property
+    def trained_dtype(self) -> torch.dtype:
+        """Of adapters, heads, their gradients and moments."""
+        return torch.float64 if self.spec.dtype == "float64" else torch.float32
+
+    @property
     def activation_bytes(self) -> int:
         """An estimate of what one token keeps in memory from forward to backward."""
         layers, hidden = int(self.config.num_hidden_layers), int(self.config.hidden_size)

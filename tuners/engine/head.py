@@ -50,8 +50,8 @@ class Head:
             self._parameters[segment.name] = parameter
 
     def logits(self, pooled_NI: Tensor, row_keys_N: Tensor | None) -> Tensor:
-        """[N, C] in float32; with dropout where there are keys to draw it by."""
-        x_NI = pooled_NI.float()
+        """[N, C] in the type that is trained; with dropout where there are keys to draw it by."""
+        x_NI = pooled_NI.to(self._parameters[f"{self.layers[-1].path}.weight"].dtype)
         for number, layer in enumerate(self.layers):
             if layer.dropout and self.dropout and row_keys_N is not None:
                 keep = keep_rows(row_keys_N, _SITE + number, x_NI.shape[1], self.dropout)
@@ -62,7 +62,7 @@ class Head:
     def losses(self, logits_NC: Tensor, labels_N: Tensor) -> Tensor:
         """[N] cross entropy, or the squared error."""
         if self.spec.kind == "regression":
-            return (logits_NC[:, 0] - labels_N.float()).square()
+            return (logits_NC[:, 0] - labels_N.to(logits_NC.dtype)).square()
         return functional.cross_entropy(logits_NC, labels_N.long(), reduction="none")
 
     def tensors(self) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ class Seat:
         self.schedule = Schedule(spec.train, len(spec.train_set))
         self.adapter = adapter_of(spec.tuner, base)
         self.head = Head(spec.head, base.family, base.config)
-        self.row = Row([*self.adapter.segments, *self.head.segments], base.device)
+        self.row = Row([*self.adapter.segments, *self.head.segments], base.device, base.trained_dtype)
         self.slots: dict[int, Slot] = {}
         self.diverged = ""
         self._base_parameters = base.parameters
@@ -104,7 +104,7 @@ class Seat:
         if self._order[0] != epoch:
             self._order = (epoch, permutation(self.spec.train.seed, epoch, self.schedule.examples))
         examples = [self.spec.train_set[int(index)] for index in self._order[1][first:end]]
-        labels = np.array([example.label for example in examples], np.float32)
+        labels = np.array([example.label for example in examples], np.float64)
         tokens = sum(len(example.ids) for example in examples)
         return Batch(examples, torch.from_numpy(labels), tokens, self._wrong_label(labels))
 

@@ -81,7 +81,8 @@ class BaseSpec:
     """A local folder or a hub id."""
     revision: str | None = None
     quantisation: Quantisation = "none"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """What is trained is in float32 beside the first two; all is in float64 where rounding must be told from faults."""
 
 
 @dataclass(frozen=True)

@@ -87,12 +87,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def base_of(tiny: Callable[..., str]) -> Callable[..., Base]:
     """base_of("bert") -> a base that all tests may share: a pack leaves nothing behind in it."""
-    made: dict[tuple[str, str, bool], Base] = {}
+    made: dict[tuple[str, str, bool, str], Base] = {}
 
-    def load(family: str, *, quantisation: Any = "none", pooler: bool = True) -> Base:
-        key = (family, quantisation, pooler)
+    def load(family: str, *, quantisation: Any = "none", pooler: bool = True, dtype: Any = "float32") -> Base:
+        key = (family, quantisation, pooler, dtype)
         if key not in made:
-            made[key] = Base.load(BaseSpec(tiny(family, pooler=pooler), quantisation=quantisation))
+            made[key] = Base.load(BaseSpec(tiny(family, pooler=pooler), quantisation=quantisation, dtype=dtype))
         return made[key]
 
     return load
