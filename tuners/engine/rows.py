@@ -35,38 +35,27 @@ class _Gather(torch.autograd.Function):
         return g_NW.new_zeros(ctx.rows, g_NW.shape[1]).index_copy_(0, ctx.places, g_NW), None
 
 
-class _Padded(torch.autograd.Function):
+class _Moved(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_TW: Tensor, layout: Layout) -> Tensor:
-        ctx.layout = layout
-        return x_TW.index_select(0, layout.sources)
+    def forward(ctx: Any, x: Tensor, sources: Tensor, back: Tensor, unread: Tensor) -> Tensor:
+        ctx.back, ctx.unread = back, unread
+        return x.index_select(0, sources)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        # A padded place holds a copy that nobody reads: its gradient is none.
-        return gradients[0].index_select(0, ctx.layout.places).index_fill_(0, ctx.layout.fillers, 0), None
-
-
-class _Unpadded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_MW: Tensor, layout: Layout) -> Tensor:
-        ctx.layout = layout
-        return x_MW.index_select(0, layout.places)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].index_select(0, ctx.layout.sources).index_fill_(0, ctx.layout.padding, 0), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        # What only fills up is a copy that nobody reads: no gradient comes from it.
+        return gradients[0].index_select(0, ctx.back).index_fill_(0, ctx.unread, 0), None, None, None
 
 
 def padded(x_TW: Tensor, layout: Layout) -> Tensor:
     """[T, W] -> [M, W], the buckets' places; where a sequence is padded, a token of its own."""
-    out: Tensor = _Padded.apply(x_TW, layout)  # type: ignore[no-untyped-call]  # torch's apply is untyped
+    out: Tensor = _Moved.apply(x_TW, layout.sources, layout.places, layout.fillers)  # type: ignore[no-untyped-call]  # torch's apply is untyped
     return out
 
 
 def unpadded(x_MW: Tensor, layout: Layout) -> Tensor:
     """[M, W] -> [T, W]; a filler gets what a token of its seat gets."""
-    out: Tensor = _Unpadded.apply(x_MW, layout)  # type: ignore[no-untyped-call]  # torch's apply is untyped
+    out: Tensor = _Moved.apply(x_MW, layout.places, layout.sources, layout.padding)  # type: ignore[no-untyped-call]  # torch's apply is untyped
     return out
 
 
