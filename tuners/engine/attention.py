@@ -4,7 +4,7 @@ Registered once under a name of ours; it keeps no state, since every attention m
 `Context` of its base.
 """
 
-# T tokens, M places in the buckets, H heads, K key heads, D elements a head, N sequences of a bucket, L its longest
+# T tokens, M places in the buckets, H heads, K key heads, D elements a head, N sequences of a bucket, L its length
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def packed_attention(
             out = _with_dropout(q, k, v, bucket, keep, dropout, scaling, causal)
         else:
             k, v = _repeated(k, heads), _repeated(v, heads)
-            # In a bucket of single tokens the causal kernel has nothing to hide.
-            hide = causal and bucket.length > 1
-            out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, is_causal=hide, scale=scaling)
+            out = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=bucket.mask, is_causal=causal, scale=scaling
+            )
         outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return unpadded(joined, layout).view(1, tokens, heads, size), None

@@ -16,12 +16,13 @@ from torch import Tensor
 from tuners.engine.streams import row_keys, token_keys
 from tuners.engine.types import AnyExample
 
-# Shapes come from a grid: oneDNN compiles a kernel for each new shape, which costs as much as the products themselves
-# where every step has its own.
+# Shapes come from a grid: oneDNN compiles kernels for each new one, a good part of a step where every step has its own.
 _GRID = 16
 """A seat's tokens are filled up to a multiple of it."""
 _LENGTHS, _COUNTS = 8, 4
-"""A bucket's length and count are multiples of these."""
+"""A bucket's length and count are multiples of these; the count of long sequences of less, down to 1."""
+_FILLER = 256
+"""Tokens that a bucket may be filled up with: a copy of a long sequence costs more than a kernel does."""
 _BUCKET_OVERHEAD = 192
 """Padded tokens that cost as much as one more bucket: measured, on a CPU."""
 
@@ -183,7 +184,8 @@ def _buckets(
         members, length = order[low:high], int(rounded[high - 1])
         place_of[members] = start + np.arange(high - low) * length
         # The bucket is filled with sequences that it has already; nothing reads what comes out for the second ones.
-        sequences = np.resize(members, -(-(high - low) // _COUNTS) * _COUNTS)
+        step = min(_COUNTS, max(1, _FILLER // length))
+        sequences = np.resize(members, -(-(high - low) // step) * step)
         within = np.minimum(np.arange(length), lengths[sequences, None] - 1)
         sources.append((starts[sequences, None] + within).ravel())
         # With a causal mask a padded key comes after every real query, so nothing sees it.

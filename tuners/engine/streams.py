@@ -107,7 +107,7 @@ def _keep(state: Tensor, p: float) -> Tensor:
 def apply_mask(x: Tensor, keep: Tensor) -> Tensor:
     """x where int16 `keep` has all bits set, 0 where it has none.
 
-    Bits, because a product with a bool takes a CPU five (float32) to twenty times (bfloat16) as long.
+    Bits, because a product with a bool takes a CPU several times as long, most of all in bfloat16.
     """
     return torch.bitwise_and(x.view(_BITS[x.dtype]), keep).view(x.dtype)
 

@@ -80,6 +80,13 @@ def test_what_fits_the_grid_is_not_padded(lengths: list[int]) -> None:
     assert len(layout.sources) == layout.tokens == sum(lengths)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("length", [8, 64, 96, 128, 512])
+def test_copies_that_fill_a_bucket_stay_few(count: int, length: int) -> None:
+    layout: Layout = lay_out([Rows(examples([length] * count), None)], causal=False, first_position=0, device=CPU)
+    assert len(layout.sources) - count * length < 256
+
+
 @pytest.mark.parametrize("tokens", [1, 17, 200, 1000, 8000])
 def test_filler_stays_small(tokens: int) -> None:
     layout: Layout = lay_out([Rows(examples([1] * tokens), None)], causal=False, first_position=0, device=CPU)
