@@ -226,8 +226,8 @@ def _base_bytes(study: Study, shape: Shape, *, gpu: bool) -> int:
     # A CPU may turn out to compute in bfloat16; what is planned is what fits in any case.
     wide = study.model.dtype == "float32" or (study.model.dtype == "auto" and not gpu)
     width = 4 if wide else 2
-    quantisation = getattr(study.tuner, "quantisation", "none")
-    if quantisation == "none":
+    quantisation = study.tuner.quantisation
+    if quantisation == "none" or study.tuner.dequantised_once:
         return shape.parameters * width
     # Half a byte a weight, and a scale for each 64: a float32, or one byte when the scales are quantised too.
     packed = 0.5 + (1 if quantisation == "nf4-double" else 4) / 64

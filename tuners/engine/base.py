@@ -147,7 +147,8 @@ def _weights(spec: BaseSpec) -> Any:
     buffer, double = Buffer(), spec.quantisation == "nf4-double"
 
     def quantised(linear: nn.Linear, device: torch.device) -> Weight:
-        return Nf4Weight(linear.weight.data.to(device), buffer, double=double)
+        weight = Nf4Weight(linear.weight.data.to(device), buffer, double=double)
+        return DenseWeight(weight.dense().clone()) if spec.dequantised_once else weight
 
     return quantised
 

@@ -21,6 +21,7 @@ class PackOrder:
     model_id: str
     revision: str | None
     quantisation: Quantisation
+    dequantised_once: bool
     dtype: Literal["auto", "float32", "bfloat16"]
     """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int

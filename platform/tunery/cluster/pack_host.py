@@ -98,7 +98,7 @@ class _Host:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         dtype = native_dtype(self.device) if order.dtype == "auto" else order.dtype
-        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, dtype)
+        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, order.dequantised_once, dtype)
         self.pack = Pack(Base.load(spec, device=self.device))
         incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
         visited = 0.0

@@ -61,6 +61,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder
                 model_id=study.model.id,
                 revision=study.model.revision,
                 quantisation=study.tuner.quantisation,
+                dequantised_once=study.tuner.dequantised_once,
                 dtype=study.model.dtype,
                 capacity=wanted.seats,
                 threads=max(1, cores // workers),
@@ -75,5 +76,6 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder
 
 def base_key(study: Study) -> str:
     """Studies with the same key can share a pack."""
-    model = study.model
-    return f"{model.id}@{model.revision or ''}|{study.tuner.quantisation}|{model.dtype}"
+    model, tuner = study.model, study.tuner
+    kept = f"{tuner.quantisation}, dequantised once" if tuner.dequantised_once else tuner.quantisation
+    return f"{model.id}@{model.revision or ''}|{kept}|{model.dtype}"

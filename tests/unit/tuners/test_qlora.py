@@ -80,6 +80,21 @@ def test_it_is_lora_on_the_dequantised_weights(family: str, base_of: Any, tiny: 
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_base_dequantised_once_gives_the_same_bits(dtype: Any, base_of: Any, tiny: Any, seat: Any) -> None:
+    each_step = base_of("qwen2", quantisation="nf4-double", dtype=dtype)
+    once = Base.load(BaseSpec(tiny("qwen2"), quantisation="nf4-double", dequantised_once=True, dtype=dtype))
+    assert all(isinstance(linear.weight, DenseWeight) for linear in once.linears.values())
+    thetas = []
+    for base in (each_step, once):
+        pack = Pack(base)
+        pack.join(seat("a", config=Config, dropout=0.1, rank=4))
+        for _ in range(5):
+            pack.step()
+        thetas.append(pack.state("a").tensors["theta"])
+    assert torch.equal(*thetas)
+
+
 def test_seats_and_bases_of_other_quantisations_do_not_meet(base_of: Any, seat: Any) -> None:
     with pytest.raises(SeatError, match="needs a base with quantisation 'nf4-double'; this one's is 'none'"):
         Pack(base_of("bert")).join(seat("a", config=Config))
