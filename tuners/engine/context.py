@@ -39,6 +39,8 @@ class Context:
     def __init__(self, device: torch.device) -> None:
         # Without an input that requires grad, autograd would not record the first layer's sites.
         self.anchor = torch.zeros((), device=device, requires_grad=True)
+        self.uniform = False
+        """Record every layer, whoever trains there: workers that share a base gather its layers in the same order."""
         self._layout: Layout | None = None
         self._slots: SlotsBySite = {}
         self._calls: list[object] | None = None

@@ -16,21 +16,22 @@ from tuners.engine.streams import masked
 
 
 class Weight(Protocol):
-    """A frozen weight, however it is kept."""
+    """A frozen weight, however it is kept: a module, whose parameters can be sharded."""
 
     def dense(self) -> Tensor:
         """[O, I]; may lie in a buffer that the next call of any weight overwrites."""
 
 
-class DenseWeight:
+class DenseWeight(nn.Module):
     """A weight kept as it is."""
 
     def __init__(self, weight_OI: Tensor) -> None:
-        self._weight = weight_OI
+        super().__init__()
+        self.weight = nn.Parameter(weight_OI, requires_grad=False)
 
     def dense(self) -> Tensor:
         """[O, I]"""
-        return self._weight
+        return self.weight
 
 
 class _Grouped(torch.autograd.Function):
@@ -95,7 +96,7 @@ class PackedLinear(nn.Module):
     def _rows(self, x_TI: Tensor) -> Tensor:
         """[T, O]"""
         # Untrained layers go through the function too: autograd would keep a quantised weight's buffer.
-        anchor = self.context.anchor if self.active() else None
+        anchor = self.context.anchor if self.context.uniform or self.active() else None
         out: Tensor = _Grouped.apply(x_TI, anchor, self)  # type: ignore[no-untyped-call]  # torch's apply is untyped
         return out
 
