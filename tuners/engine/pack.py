@@ -133,9 +133,9 @@ class Pack:
     def _step(self, batches: dict[str, Batch]) -> dict[str, StepReport]:
         tallies = self._gradients(batches)
         reports = {}
-        for bank in self._banks:
-            # Another worker's processor may round otherwise, and all must decide alike.
-            norms = self.base.group.share(bank.norms())
+        # Another worker's processor may round otherwise, and all must decide alike.
+        norms_by_bank = self.base.group.share([bank.norms() for bank in self._banks])
+        for bank, norms in zip(self._banks, norms_by_bank, strict=True):
             seats = [self._seat_of_row(index, bank) for index in range(len(bank.rows))]
             updates = [seat.update() for seat in seats]
             for seat, norm, update in zip(seats, norms, updates, strict=True):

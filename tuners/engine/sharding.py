@@ -18,13 +18,12 @@ def layers_of(backbone: nn.Module) -> nn.ModuleList:
 
 def shard(backbone: nn.Module, mesh: DeviceMesh) -> None:
     """Leave each worker its share of every parameter, on the mesh's device; quantised ones too."""
-    layers = layers_of(backbone)
-    for layer in layers:
+    for layer in layers_of(backbone):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-    for part in backbone.children():
-        # The embeddings: left to the root they would be whole throughout a step.
-        if layers not in part.modules() and any(True for _ in part.parameters()):
-            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    words = backbone.get_input_embeddings()  # type: ignore[operator]  # transformers' models have it
+    embeddings = next(part for part in backbone.children() if words in part.modules())
+    # Left to the root they would be whole throughout a step; and no backward reads them.
+    fully_shard(embeddings, mesh=mesh, reshard_after_forward=True).set_unshard_in_backward(False)
     fully_shard(backbone, mesh=mesh, reshard_after_forward=True)
 
 

@@ -98,25 +98,26 @@ def base_of(tiny: Callable[..., str]) -> Callable[..., Base]:
     return load
 
 
+def seat_spec(name: str, *, classes: int = 2, examples: int = 40, config: Any = LoraConfig, **fields: Any) -> SeatSpec:
+    """A seat with what is given, defaults for the rest."""
+    tuner = {key: fields.pop(key) for key in list(fields) if key in config.model_fields}
+    train_set = fields.pop("train_set", None) or Sentences(examples, seed=1, classes=classes)
+    fields = {"batch_size": 8, "epochs": 50, "learning_rate": 1e-3} | fields
+    labels = () if classes == 1 else tuple(f"label {index}" for index in range(classes))
+    return SeatSpec(
+        name=name,
+        tuner=config(**tuner),
+        train=TrainConfig(**fields),
+        head=HeadSpec("regression" if classes == 1 else "classification", labels),
+        train_set=train_set,
+        eval_sets={"dev": Sentences(21, seed=2, classes=classes)},
+    )
+
+
 @pytest.fixture(scope="session")
 def seat() -> Callable[..., SeatSpec]:
-    """seat("a", rank=4, seed=1, learning_rate=1e-3, classes=3): a seat with what is given, defaults for the rest."""
-
-    def make(name: str, *, classes: int = 2, examples: int = 40, config: Any = LoraConfig, **fields: Any) -> SeatSpec:
-        tuner = {key: fields.pop(key) for key in list(fields) if key in config.model_fields}
-        train_set = fields.pop("train_set", None) or Sentences(examples, seed=1, classes=classes)
-        fields = {"batch_size": 8, "epochs": 50, "learning_rate": 1e-3} | fields
-        labels = () if classes == 1 else tuple(f"label {index}" for index in range(classes))
-        return SeatSpec(
-            name=name,
-            tuner=config(**tuner),
-            train=TrainConfig(**fields),
-            head=HeadSpec("regression" if classes == 1 else "classification", labels),
-            train_set=train_set,
-            eval_sets={"dev": Sentences(21, seed=2, classes=classes)},
-        )
-
-    return make
+    """seat("a", rank=4, seed=1, learning_rate=1e-3, classes=3)"""
+    return seat_spec
 
 
 @pytest.fixture

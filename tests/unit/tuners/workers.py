@@ -18,7 +18,7 @@ LIMIT_S = 120.0
 
 # The server loads the engine once; the workers are its forks.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tuners.engine", "tests.unit.tuners.conftest"])
+_context.set_forkserver_preload(["tests.unit.tuners.sharded", "tuners.engine.nf4"])
 
 
 def in_workers(count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
