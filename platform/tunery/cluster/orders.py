@@ -29,6 +29,8 @@ class PackOrder:
     """Of torch, on a CPU."""
     run: Path
     desk: RemoteDesk
+    halvings: int = 0
+    """Of the tokens of a forward: how often the pack has run out of memory."""
 
 
 @dataclass(frozen=True)
