@@ -17,7 +17,8 @@ from tuners.engine.families import Family, family_of
 from tuners.engine.group import Group, Workers
 from tuners.engine.layout import Layout, Rows, lay_out, training_rows
 from tuners.engine.linear import DenseWeight, PackedDropout, PackedLinear, Weight
-from tuners.engine.sharding import held_bytes, shard
+from tuners.engine.recompute import recompute
+from tuners.engine.sharding import held_bytes, layers_of, shard
 from tuners.engine.types import BaseSpec, Example
 from tuners.errors import TunerError
 
@@ -35,10 +36,13 @@ class Base:
         family: Family,
         device: torch.device,
         group: Group,
+        *,
+        checkpointing: bool,
     ) -> None:
         self.spec, self.config, self.family, self.device, self.group = spec, config, family, device, group
         self.parameters = sum(parameter.numel() for parameter in backbone.parameters())
         self.context = Context(device)
+        self._checkpointing = checkpointing
         self.linears: dict[str, PackedLinear] = {}
         """By their names in the backbone: where an adapter may be."""
         self._pooler = backbone.get_submodule(family.pooler) if family.pooler else None
@@ -46,6 +50,8 @@ class Base:
             # It takes the first token only; ours pools every sequence.
             setattr(backbone, "pooler", None)  # noqa: B010  # mypy knows a module's attributes as modules
         self._backbone = backbone.requires_grad_(False)
+        if checkpointing:
+            recompute(layers_of(backbone), self.context)
         if isinstance(group, Workers):
             # From the host's memory a share at a time: the whole base need not fit on one device.
             self._wrap(torch.device("cpu"))
@@ -60,9 +66,17 @@ class Base:
             self._pooler.requires_grad_(False).to(device)
 
     @classmethod
-    def load(cls, spec: BaseSpec, device: str | torch.device = "cpu", group: Group | None = None) -> Base:
+    def load(
+        cls,
+        spec: BaseSpec,
+        device: str | torch.device = "cpu",
+        *,
+        group: Group | None = None,
+        checkpointing: bool = False,
+    ) -> Base:
         """Load and freeze; sharded over the workers of a group, each of which calls this.
 
+        With `checkpointing` a layer's activations are computed again in its backward instead of kept.
         Raises TunerError for a model that is not there, lacks weights, or cannot be packed.
         """
         try:
@@ -77,7 +91,7 @@ class Base:
             raise TunerError(f"cannot load the model {spec.folder!r}: {error}") from error
         family = _checked(family, sorted(report["missing_keys"]), spec)
         backbone.set_attn_implementation(NAME)
-        return cls(spec, config, backbone, family, torch.device(device), group or Group())
+        return cls(spec, config, backbone, family, torch.device(device), group or Group(), checkpointing=checkpointing)
 
     @property
     def other_linears(self) -> tuple[str, ...]:
@@ -111,7 +125,8 @@ class Base:
         layers, hidden = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         inner = int(getattr(self.config, "intermediate_size", 4 * hidden))
         dtype: torch.dtype = getattr(torch, self.spec.dtype)
-        return layers * (10 * hidden + 3 * inner) * dtype.itemsize
+        layer = 10 * hidden + 3 * inner
+        return (layers * hidden + layer if self._checkpointing else layers * layer) * dtype.itemsize
 
     @property
     def held_bytes(self) -> int:

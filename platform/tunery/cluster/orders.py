@@ -25,6 +25,7 @@ class PackOrder:
     """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int
     """Most seats at once."""
+    gradient_checkpointing: bool
     threads: int
     """Of torch, on a CPU."""
     run: Path

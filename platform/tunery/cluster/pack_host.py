@@ -108,7 +108,8 @@ class _Host:
         self.group = Workers() if torch.distributed.is_initialized() else Group()
         self.speaks = self.group.rank == 0
         self.processes = self.group.gather(os.getpid())
-        self.pack = Pack(Base.load(spec, device=self.device, group=self.group))
+        base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)
+        self.pack = Pack(base)
         self.pack.max_tokens = max(1, self.pack.max_tokens >> order.halvings)
         if self.speaks:
             self.incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)

@@ -63,6 +63,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder
                 quantisation=study.tuner.quantisation,
                 dtype=study.model.dtype,
                 capacity=wanted.seats,
+                gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=max(1, cores // workers),
                 run=run,
                 desk=desk,

@@ -57,25 +57,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     grouped = sizes | common | {"num_key_value_heads": 2}
     rates = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     configs: dict[str, Any] = {
-        "bert": lambda: t.BertConfig(**sizes, **common, **rates),
-        "roberta": lambda: t.RobertaConfig(**sizes, **common, **rates),
-        "distilbert": lambda: t.DistilBertConfig(dim=64, n_layers=2, n_heads=4, hidden_dim=128, **common),
-        "llama": lambda: t.LlamaConfig(**grouped),
-        "qwen2": lambda: t.Qwen2Config(**grouped),
-        "qwen3": lambda: t.Qwen3Config(**grouped, head_dim=16),
-        "mistral": lambda: t.MistralConfig(**grouped, sliding_window=None),
+        "bert": lambda layers: t.BertConfig(**sizes | {"num_hidden_layers": layers}, **common, **rates),
+        "roberta": lambda _: t.RobertaConfig(**sizes, **common, **rates),
+        "distilbert": lambda _: t.DistilBertConfig(dim=64, n_layers=2, n_heads=4, hidden_dim=128, **common),
+        "llama": lambda _: t.LlamaConfig(**grouped),
+        "qwen2": lambda _: t.Qwen2Config(**grouped),
+        "qwen3": lambda _: t.Qwen3Config(**grouped, head_dim=16),
+        "mistral": lambda _: t.MistralConfig(**grouped, sliding_window=None),
     }
-    made: dict[tuple[str, bool], str] = {}
+    made: dict[tuple[str, bool, int], str] = {}
 
-    def make(family: str, *, pooler: bool = True) -> str:
-        key = (family, pooler)
+    def make(family: str, *, pooler: bool = True, layers: int = 2) -> str:
+        key = (family, pooler, layers)
         if key not in made:
             folder = tmp_path_factory.mktemp(family)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 extra = {} if pooler else {"add_pooling_layer": False}
                 model_class = t.BertModel if family == "bert" else t.AutoModel
-                config = configs[family]()
+                config = configs[family](layers)
                 model = model_class(config, **extra) if family == "bert" else model_class.from_config(config)
             model.save_pretrained(folder)
             made[key] = str(folder)

@@ -30,6 +30,7 @@ class Case:
     quantisation: Literal["none", "nf4-double"] = "none"
     dtype: Literal["float32", "float64"] = "float32"
     max_tokens: int | None = None
+    checkpointing: bool = False
     steps: int = 12
     states: Mapping[str, bytes] = field(default_factory=dict)
     """What seats go on from."""
@@ -115,7 +116,7 @@ def out_of_memory(case: Case) -> tuple[str, int | None]:
 
 def _pack(case: Case, group: Group | None) -> Pack:
     spec = BaseSpec(case.folder, quantisation=case.quantisation, dtype=case.dtype)
-    pack = Pack(Base.load(spec, group=group), max_tokens=case.max_tokens)
+    pack = Pack(Base.load(spec, group=group, checkpointing=case.checkpointing), max_tokens=case.max_tokens)
     config = LoraConfig if case.quantisation == "none" else QloraConfig
     for name, values in case.fields.items():
         state = SeatState.from_bytes(case.states[name]) if name in case.states else None

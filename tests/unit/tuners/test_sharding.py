@@ -29,6 +29,8 @@ def cases(tiny: Callable[..., str]) -> dict[str, Case]:
         "bert": Case(bert, SEATS),
         "bert in float64": Case(bert, SEATS, dtype="float64", steps=12),
         "qwen2 in 4 bits": Case(qwen, SEATS, "nf4-double"),
+        "bert computed again": Case(bert, SEATS, checkpointing=True, steps=4),
+        "qwen2 in 4 bits computed again": Case(qwen, SEATS, "nf4-double", checkpointing=True, steps=4),
         "many forwards": Case(bert, SEATS, max_tokens=16, steps=3),
         "one row in all": Case(qwen, {"one row": SEATS["one row"]}, steps=4),
         # What is to be trained on one worker is not on another.
