@@ -31,7 +31,7 @@ class Case:
     dtype: Literal["float32", "float64"] = "float32"
     max_tokens: int | None = None
     checkpointing: bool = False
-    steps: int = 12
+    steps: int = 1
     states: Mapping[str, bytes] = field(default_factory=dict)
     """What seats go on from."""
 

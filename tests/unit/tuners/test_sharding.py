@@ -26,15 +26,15 @@ def cases(tiny: Callable[..., str]) -> dict[str, Case]:
     bert, qwen = tiny("bert"), tiny("qwen2")
     last_only = {"rank": 2, "target_modules": ("layers.1.mlp.down_proj",)}
     return {
-        "bert": Case(bert, SEATS),
-        "bert in float64": Case(bert, SEATS, dtype="float64", steps=12),
-        "qwen2 in 4 bits": Case(qwen, SEATS, "nf4-double"),
-        "bert computed again": Case(bert, SEATS, checkpointing=True, steps=4),
-        "qwen2 in 4 bits computed again": Case(qwen, SEATS, "nf4-double", checkpointing=True, steps=4),
-        "many forwards": Case(bert, SEATS, max_tokens=16, steps=3),
-        "one row in all": Case(qwen, {"one row": SEATS["one row"]}, steps=4),
+        "bert": Case(bert, SEATS, steps=7),
+        "bert in float64": Case(bert, SEATS, dtype="float64", steps=5),
+        "qwen2 in 4 bits": Case(qwen, SEATS, "nf4-double", steps=5),
+        "bert computed again": Case(bert, SEATS, checkpointing=True, steps=3),
+        "qwen2 in 4 bits computed again": Case(qwen, SEATS, "nf4-double", checkpointing=True, steps=3),
+        "many forwards": Case(bert, SEATS, max_tokens=24, steps=2),
+        "one row in all": Case(qwen, {"one row": SEATS["one row"]}, steps=3),
         # What is to be trained on one worker is not on another.
-        "other layers": Case(qwen, {"late": last_only, "early": {"rank": 2, "seed": 5}}, steps=4),
+        "other layers": Case(qwen, {"late": last_only, "early": {"rank": 2, "seed": 5}}, steps=3),
     }
 
 
@@ -74,7 +74,7 @@ def test_each_worker_holds_its_share_of_the_base(together: list[dict[str, Course
         for name, whole in alone.items():
             # Shares are whole rows. On every worker: an encoder's pooler, the tables of 14 quantised weights.
             everywhere = 14 * 1200 if "4 bits" in name else 64 * 65 * (8 if "64" in name else 4)
-            assert rank[name].held <= (whole.held - everywhere) / len(together) + everywhere + 2_000
+            assert rank[name].held <= 1.05 * (whole.held - everywhere) / len(together) + everywhere
             assert sum(each[name].held for each in together) >= whole.held
 
 
@@ -107,12 +107,12 @@ def test_a_diverged_seat_leaves_its_neighbours_bit_identical(tiny: Callable[...,
 
 
 def test_a_pack_goes_on_with_another_number_of_workers(cases: dict[str, Case], alone: dict[str, Course]) -> None:
-    first = replace(cases["bert"], steps=5)
-    then = replace(first, steps=3, states=in_workers(2, sharded.courses, {"": first})[0][""].states)
-    last = replace(first, steps=4, states=in_workers(3, sharded.courses, {"": then})[0][""].states)
+    first = replace(cases["bert"], steps=3)
+    then = replace(first, steps=2, states=in_workers(2, sharded.courses, {"": first})[0][""].states)
+    last = replace(first, steps=2, states=in_workers(3, sharded.courses, {"": then})[0][""].states)
     found = sharded.course(last)
     for name, losses in alone["bert"].losses.items():
-        assert found.losses[name] == pytest.approx(losses[8:], abs=ROUNDING["float32"])
+        assert found.losses[name] == pytest.approx(losses[5:], abs=ROUNDING["float32"])
         np.testing.assert_allclose(found.logits[name], alone["bert"].logits[name], atol=1e-4)
 
 
