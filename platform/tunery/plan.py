@@ -76,7 +76,7 @@ class Estimate(Frozen):
     """Training tokens of all trials if none is pruned and each draws the most epochs: an upper bound."""
     base_parameters: int | None
     base_bytes: int | None
-    """The frozen base in memory, once a pack and worker."""
+    """The frozen base in memory, once a pack; its workers share it."""
     seat_bytes: int | None
     """Adapter and head of the largest rank with gradients and AdamW's state, a seat; activations not included."""
 
@@ -97,12 +97,13 @@ class Plan(Frozen):
 
     @property
     def pack_bytes(self) -> int | None:
-        """The largest base and as many of the largest seats as a pack has, a worker; None where a part is unknown."""
+        """A worker's share of the largest base, and as many of the largest seats as a pack has; None: unknown."""
         bases = [estimate.base_bytes for estimate in self.estimates]
         seats = [estimate.seat_bytes for estimate in self.estimates]
         if None in bases or None in seats:
             return None
-        return max(base or 0 for base in bases) + self.spec.resources.seats * max(seat or 0 for seat in seats)
+        share = -(-max(base or 0 for base in bases) // self.spec.resources.workers)
+        return share + self.spec.resources.seats * max(seat or 0 for seat in seats)
 
 
 def compile_plan(spec: Spec) -> Plan:

@@ -210,6 +210,11 @@ class TestEstimate:
         found = plan.estimates[0]
         assert plan.pack_bytes == (found.base_bytes or 0) + 3 * (found.seat_bytes or 0)
 
+    def test_workers_share_the_base_and_each_holds_all_seats(self) -> None:
+        plan = plan_of("", "resources.seats=3", "resources.workers=4", "tasks=[cola]")
+        found = plan.estimates[0]
+        assert plan.pack_bytes == -(-(found.base_bytes or 0) // 4) + 3 * (found.seat_bytes or 0)
+
 
 def test_a_spec_made_in_python_is_checked_too() -> None:
     search = SearchSpec(trials=2, space={"tuner.rank": Choice(choice=(0, 4))})

@@ -112,6 +112,8 @@ def _memory(plan: Plan) -> str:
     if plan.pack_bytes is None or None in bases | seats:
         return "unknown: the model's shapes are not known here"
     base, seat = (size(max(value for value in values if value is not None)) for values in (bases, seats))
+    workers = plan.spec.resources.workers
+    base = base if workers == 1 else f"{base} / {workers}"
     return (
         f"{size(plan.pack_bytes)} a worker: base {base}, {plan.spec.resources.seats} x {seat} a seat; and activations"
     )

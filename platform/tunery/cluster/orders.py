@@ -26,10 +26,13 @@ class PackOrder:
     """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int
     """Most seats at once."""
+    gradient_checkpointing: bool
     threads: int
     """Of torch, on a CPU."""
     run: Path
     desk: RemoteDesk
+    halvings: int = 0
+    """Of the tokens of a forward: how often the pack has run out of memory."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder
                 dequantised_once=study.tuner.dequantised_once,
                 dtype=study.model.dtype,
                 capacity=wanted.seats,
+                gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=max(1, cores // workers),
                 run=run,
                 desk=desk,

@@ -95,11 +95,13 @@ class Resources(Frozen):
     packs: int = Field(1, ge=1, le=1024)
     """Packs side by side; each holds the base once."""
     workers: int = Field(1, ge=1, le=1024)
-    """Workers a pack."""
+    """Workers a pack; the base is sharded over them."""
     gpus_per_worker: int = Field(0, ge=0, le=16)
     cpus_per_worker: int = Field(1, ge=1, le=1024)
     seats: int = Field(8, ge=1, le=1024)
     """Trials a pack trains at once."""
+    gradient_checkpointing: bool = False
+    """Compute a layer's activations again in its backward instead of keeping them: less memory, more time."""
 
 
 class TrackingSpec(Frozen):

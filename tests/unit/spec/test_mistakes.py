@@ -154,6 +154,10 @@ MORE = [
     ("registry: {name: '{task'}", "x.yaml:13:18: not a template"),
     ("registry: {name: '{task.x}'}", "x.yaml:13:18: unknown placeholder '{task.x}'"),
     ("registry: {alias: 'No!'}", "x.yaml:13:19: registry.alias: expected a lower-case letter"),
+    (
+        "resources: {gradient_checkpointing: maybe}",
+        "x.yaml:13:37: resources.gradient_checkpointing: expected true or false, got 'maybe'",
+    ),
     ("resources: {seats: 0}", "x.yaml:13:20: resources.seats: expected a value at least 1, got 0"),
 ]
 

@@ -43,7 +43,8 @@ def test_only_the_backbones_linear_layers_are_quantised(base_of: Any) -> None:
     assert len(base.linears) == 2 * 6
     assert all(isinstance(linear.weight, Nf4Weight) for linear in base.linears.values())
     assert base.parameters == base_of("bert").parameters
-    assert all(values.dtype == torch.float32 for values in base._backbone.state_dict().values())
+    others = [v for name, v in base._backbone.state_dict().items() if ".weight." not in name]
+    assert {values.dtype for values in others} == {torch.float32}
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
