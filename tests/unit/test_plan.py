@@ -131,7 +131,7 @@ class TestRunId:
 
     def test_does_not_change_with_comments_order_or_defaults(self) -> None:
         reordered = "# hello\n" + "\n".join(reversed(BASE.split("search:")[0].strip().split("\n"))) + "\nsearch:"
-        text = reordered + BASE.split("search:")[1] + "resources: {packs: 1}\n"
+        text = reordered + BASE.split("search:")[1] + "resources: {packs: auto}\n"
         assert run_id(parse_spec(text, file="y")) == run_id(spec_of())
 
 

@@ -159,6 +159,8 @@ MORE = [
         "x.yaml:13:37: resources.gradient_checkpointing: expected true or false, got 'maybe'",
     ),
     ("resources: {seats: 0}", "x.yaml:13:20: resources.seats: expected a value at least 1, got 0"),
+    ("resources: {packs: 0}", "x.yaml:13:20: resources.packs: expected a value at least 1, got 0"),
+    ("resources: {packs: all}", "x.yaml:13:20: resources.packs: expected a whole number or 'auto', got 'all'"),
 ]
 
 
