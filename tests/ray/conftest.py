@@ -165,7 +165,7 @@ def _spec(name: str, root: Path) -> dict[str, Any]:
             "space": {"train.learning_rate": {"choice": [2e-3, 1e-3]}, "tuner.rank": {"choice": [4, 8]}},
         },
         "registry": {"name": "fruits-{task}"},
-        "resources": {"seats": 2},
+        "resources": {"packs": 1, "seats": 2},
     }
 
 
