@@ -45,10 +45,11 @@ def test_what_is_computed_again_comes_out_the_same_to_the_bit(
 
 
 def test_less_is_in_memory_at_once(tiny: Callable[..., str], seat: Any, sentences: Any) -> None:
-    fields = {"a": {"rank": 4, "dropout": 0.1, "batch_size": 40, "train_set": sentences(40, longest=60)}}
+    everywhere = {"rank": 4, "dropout": 0.1, "target_modules": ("query", "key", "value", "dense")}
+    fields = {"a": {**everywhere, "batch_size": 40, "train_set": sentences(40, longest=60)}}
     kept, again = (peak(pack) for pack in packs(tiny("bert", layers=8), seat, fields))
-    # Of eight layers one is whole at a time, and the inputs of the others.
-    assert again < 0.4 * kept
+    # Of eight layers one is whole at a time, and the inputs of all; what slots keep is not left out.
+    assert again < 0.25 * kept
 
 
 def peak(pack: Pack) -> int:
