@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from tuners.engine.context import Context
+from tuners.engine.kernels import varlen
 from tuners.engine.layout import Bucket
 from tuners.engine.rows import padded, unpadded
 from tuners.engine.streams import keep_attention, masked
@@ -53,6 +54,9 @@ def packed_attention(
     _, heads, tokens, size = query.shape
     if sliding_window is not None and layout.longest > sliding_window:
         raise TunerError(f"a sequence of {layout.longest} tokens is above the model's window of {sliding_window}")
+    if context.varlen and not dropout:
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        return varlen(q, k, v, layout.cuts, layout.longest_run, causal=causal, scale=scaling)[None], None
     flat = torch.cat([x.transpose(1, 2).reshape(tokens, -1) for x in (query, key, value)], 1)
     parts = torch.split(padded(flat, layout), [bucket.count * bucket.length for bucket in layout.buckets])
     outputs = []

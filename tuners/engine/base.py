@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from tuners.engine.attention import NAME, prepare
-from tuners.engine.context import Context, SlotsBySite
+from tuners.engine.context import Context
 from tuners.engine.families import Family, family_of
 from tuners.engine.group import Group, Workers
+from tuners.engine.kernels import kernels
 from tuners.engine.layout import Layout, Rows, lay_out, training_rows
 from tuners.engine.linear import DenseWeight, PackedDropout, PackedLinear, Weight
 from tuners.engine.recompute import recompute
 from tuners.engine.sharding import layers_of, local_tensors, shard
+from tuners.engine.slots import SlotsBySite
 from tuners.engine.types import BaseSpec, Example
 from tuners.errors import TunerError
 
@@ -42,7 +44,8 @@ class Base:
     ) -> None:
         self.spec, self.config, self.family, self.device, self.group = spec, config, family, device, group
         self.parameters = sum(parameter.numel() for parameter in backbone.parameters())
-        self.context = Context(device)
+        self.kernels = kernels(device, getattr(torch, spec.dtype))
+        self.context = Context(device, varlen=self.kernels.attention == "varlen")
         self._checkpointing = checkpointing
         self.linears: dict[str, PackedLinear] = {}
         """By their names in the backbone: where an adapter may be."""

@@ -1,44 +1,54 @@
 """What the layers of a packed backbone read while a forward or its backward runs."""
 
-# S seats, T tokens, N sequences, I in, O out
+# S seats, T tokens, N sequences, I in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tuners.engine.layout import Layout
+from tuners.engine.slots import SeatRows, SlotsBySite
 from tuners.engine.streams import keep_rows
 
-Kept = tuple[Tensor | None, ...]
 
+@dataclass(frozen=True)
+class LayerRows:
+    """The rows of one layer's input: tokens, or sequences where only `pooled` tokens are computed."""
 
-class Slot(Protocol):
-    """One seat's trained part at one linear layer (a method's `layer.py` makes them)."""
+    layout: Layout
+    site: int
+    width: int
+    pooled: bool
 
     @property
-    def dropout(self) -> float:
-        """Of the adapter's input."""
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        return self.layout.row_spans if self.pooled else self.layout.token_spans
 
-    def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> Kept:
-        """Add to y in place; returns what `backward` wants to have kept."""
+    @property
+    def ends(self) -> Tensor:
+        return self.layout.row_ends if self.pooled else self.layout.token_ends
 
-    def backward(self, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
-        """Add to the seat's gradients, and to x's where there is one."""
+    @property
+    def seats(self) -> Tensor:
+        return self.layout.row_seats if self.pooled else self.layout.token_seats
 
-
-SlotsBySite = Mapping[int, Sequence[tuple[int, Slot]]]
-"""By the linear layer's number: (place of the seat in the layout, its slot)."""
+    def keep(self, p: float | Tensor, start: int = 0, end: int | None = None) -> Tensor | None:
+        keys = self.layout.pooled_keys if self.pooled else self.layout.token_keys
+        return None if keys is None else keep_rows(keys[start:end], self.site, self.width, p)
 
 
 class Context:
     """Belongs to one base; set for the length of one forward and backward."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, varlen: bool) -> None:
+        self.varlen = varlen
+        """Whether attention has a kernel for sequences that lie end to end."""
         # Without an input that requires grad, autograd would not record the first layer's sites.
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self.uniform = False
@@ -98,18 +108,8 @@ class Context:
         if self._calls is not None:
             self._calls.append(layer)
 
-    def active(self, site: int, *, pooled: bool) -> list[tuple[Slot, int, int]]:
-        """The seats that train something at this layer: (slot, first row, row after the last).
 
-        Rows are tokens, or sequences where only `pooled` tokens are computed.
-        """
-        spans = self.layout.row_spans if pooled else self.layout.token_spans
-        slots = self._slots.get(site, ())
-        return [(slot, *spans[seat]) for seat, slot in slots if spans[seat][0] < spans[seat][1]]
+if TYPE_CHECKING:
 
-    def keep(
-        self, site: int, width: int, p: float, start: int = 0, end: int | None = None, *, pooled: bool = False
-    ) -> Tensor | None:
-        """int16 [T, W] for the rows start:end: what dropout keeps; None in an evaluation."""
-        keys = self.layout.pooled_keys if pooled else self.layout.token_keys
-        return None if keys is None else keep_rows(keys[start:end], site, width, p)
+    def _rows(rows: LayerRows) -> SeatRows:
+        return rows

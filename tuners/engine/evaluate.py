@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from tuners.engine.base import Base
-from tuners.engine.context import SlotsBySite
 from tuners.engine.group import Group
 from tuners.engine.layout import Rows
 from tuners.engine.seat import Seat
+from tuners.engine.slots import SlotsBySite
 from tuners.engine.types import Evaluation, Examples
 
 _MAX_TOKENS = 4096

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -78,6 +79,8 @@ class Layout:
     padding: Tensor
     """int64, which of the M places are padded."""
     buckets: tuple[Bucket, ...]
+    bounds: tuple[int, ...]
+    """From 0 to T: where sequences, and the runs of filler between them, begin and end."""
     longest: int
     """Tokens of the longest sequence."""
     token_keys: Tensor | None
@@ -91,6 +94,36 @@ class Layout:
     def tokens(self) -> int:
         """T"""
         return self.ids.shape[1]
+
+    @cached_property
+    def cuts(self) -> Tensor:
+        """int32, from 0 to T: where sequences, and the runs of filler between them, begin and end."""
+        return torch.tensor(self.bounds, dtype=torch.int32).to(self.ids.device)
+
+    @cached_property
+    def longest_run(self) -> int:
+        """Tokens of the longest sequence or run of filler."""
+        return max(end - start for start, end in pairwise(self.bounds))
+
+    @cached_property
+    def token_ends(self) -> Tensor:
+        """int32 [S] the token after each seat's last."""
+        return _ends(self.token_spans, self.ids.device)
+
+    @cached_property
+    def row_ends(self) -> Tensor:
+        """int32 [S] the sequence after each seat's last."""
+        return _ends(self.row_spans, self.ids.device)
+
+    @cached_property
+    def token_seats(self) -> Tensor:
+        """int64 [T] each token's seat."""
+        return _members(self.token_spans, self.ids.device)
+
+    @cached_property
+    def row_seats(self) -> Tensor:
+        """int64 [N] each sequence's seat."""
+        return _members(self.row_spans, self.ids.device)
 
 
 def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device: torch.device) -> Layout:
@@ -133,11 +166,21 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
         sources=tensor(sources),
         padding=tensor(_others(place_R, len(sources))),
         buckets=buckets,
+        bounds=tuple(np.unique(np.concatenate([bounds, starts, starts + lengths])).tolist()),
         longest=int(lengths.max()),
         token_keys=None if keys_T is None else tensor(keys_T),
         pooled_keys=None if keys_T is None else tensor(keys_T[pooled]),
         row_keys=None if keys is None else tensor(keys),
     )
+
+
+def _ends(spans: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    return torch.tensor([end for _, end in spans], dtype=torch.int32).to(device)
+
+
+def _members(spans: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    counts = [end - start for start, end in spans]
+    return torch.from_numpy(np.repeat(np.arange(len(spans)), counts)).to(device)
 
 
 def _on_grid(size: int) -> int:

@@ -4,15 +4,15 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from tuners.engine.context import Context, Slot
+from tuners.engine.context import Context, LayerRows
 from tuners.engine.gemm import back, linear
 from tuners.engine.rows import gather, scatter
+from tuners.engine.slots import Slots
 from tuners.engine.streams import masked
 
 
@@ -35,36 +35,37 @@ class DenseWeight(nn.Module):
         return self.weight
 
 
-class _Grouped(torch.autograd.Function):
-    """y = x W^T + b for all rows at once, then each seat's slot on its own rows.
+class _Packed(torch.autograd.Function):
+    """y = x W^T + b for all rows at once, then what each seat trains on its own rows.
 
     The seats' gradients are added to their banks here; only x's goes through autograd. One seat's rows are never
     multiplied into another's, so that a NaN stays where it is.
     """
 
     @staticmethod
-    def forward(ctx: Any, x_TI: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:  # noqa: ARG004
+    def forward(
+        ctx: Any,
+        x_TI: Tensor,
+        anchor: Tensor,  # noqa: ARG004
+        site: PackedLinear,
+        slots: Slots | None,
+        rows: LayerRows,
+    ) -> Tensor:
         y_TO = linear(x_TI, site.weight.dense(), site.bias)
-        seats, kept = [], []
-        for slot, start, end in site.active():
-            keep = site.keep(slot.dropout, start, end) if slot.dropout else None
-            kept.append(slot.forward(x_TI[start:end], y_TO[start:end], keep))
-            seats.append((slot, start, end, len(kept[-1])))
+        kept = slots.forward(rows, x_TI, y_TO) if slots is not None else ()
         # Where nobody trains, only the shape is needed, which the gradient has.
-        ctx.save_for_backward(*((x_TI, *chain.from_iterable(kept)) if kept else ()))
-        ctx.site, ctx.seats = site, seats
+        ctx.save_for_backward(*((x_TI, *kept) if slots is not None else ()))
+        ctx.site, ctx.slots, ctx.rows = site, slots, rows
         return y_TO
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         g_TO = gradients[0]
         gx_TI = back(g_TO, ctx.site.weight.dense()) if ctx.needs_input_grad[0] else None
-        saved: tuple[Any, ...] = ctx.saved_tensors
-        rest = iter(saved[1:])
-        for slot, start, end, count in ctx.seats:
-            kept, gx_kI = tuple(islice(rest, count)), None if gx_TI is None else gx_TI[start:end]
-            slot.backward(kept, saved[0][start:end], g_TO[start:end], gx_kI)
-        return gx_TI, None, None
+        if ctx.slots is not None:
+            x_TI, *kept = ctx.saved_tensors
+            ctx.slots.backward(ctx.rows, tuple(kept), x_TI, g_TO, gx_TI)
+        return gx_TI, None, None, None, None
 
 
 class PackedLinear(nn.Module):
@@ -88,19 +89,14 @@ class PackedLinear(nn.Module):
             y_TO = self._rows(x_TI)
         return y_TO.view(*x.shape[:-1], self.out_features)
 
-    def active(self) -> list[tuple[Slot, int, int]]:
-        """The seats that train something here, with their rows."""
-        return self.context.active(self.index, pooled=self.pooled_only)
-
-    def keep(self, p: float, start: int, end: int) -> Tensor | None:
-        """int16 [T, I] for the rows start:end; None in an evaluation."""
-        return self.context.keep(self.index, self.in_features, p, start, end, pooled=self.pooled_only)
-
     def _rows(self, x_TI: Tensor) -> Tensor:
         """[T, O]"""
+        context = self.context
+        rows = LayerRows(context.layout, self.index, self.in_features, self.pooled_only)
+        slots = context.slots.get(self.index)
         # Untrained layers go through the function too: autograd would keep a quantised weight's buffer.
-        anchor = self.context.anchor if self.context.uniform or self.active() else None
-        out: Tensor = _Grouped.apply(x_TI, anchor, self)  # type: ignore[no-untyped-call]  # torch's apply is untyped
+        anchor = context.anchor if context.uniform or slots is not None else None
+        out: Tensor = _Packed.apply(x_TI, anchor, self, slots, rows)  # type: ignore[no-untyped-call]  # torch's apply is untyped
         return out
 
 
@@ -115,6 +111,6 @@ class PackedDropout(nn.Module):
         """[1, T, W] -> [1, T, W]"""
         if not self.training or not self.p:
             return x
-        keep = self.context.keep(self.index, x.shape[-1], self.p)
+        keep = LayerRows(self.context.layout, self.index, x.shape[-1], pooled=False).keep(self.p)
         assert keep is not None
         return masked(x, keep[None], self.p)

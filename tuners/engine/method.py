@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tuners.config import TunerConfig
-from tuners.engine.context import Slot
+from tuners.engine.slots import Slot
 
 if TYPE_CHECKING:
     from tuners.engine.base import Base

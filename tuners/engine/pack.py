@@ -15,12 +15,12 @@ from torch import Tensor
 from tuners.engine import evaluate, export
 from tuners.engine.bank import Bank, gather, sum_gradients
 from tuners.engine.base import Base
-from tuners.engine.context import Slot, SlotsBySite
 from tuners.engine.deal import Part, forwards
 from tuners.engine.estimate import Footprint
 from tuners.engine.layout import training_rows
 from tuners.engine.room import Room, ran_out
 from tuners.engine.seat import Batch, Seat
+from tuners.engine.slots import Slot, SlotsBySite, together
 from tuners.engine.state import SeatState
 from tuners.engine.types import Evaluation, Progress, SeatSpec, StepReport
 from tuners.errors import SeatError
@@ -77,6 +77,7 @@ class Pack:
         self._room = Room(base, max_tokens=max_tokens, limit=memory)
         self._seats: dict[str, Seat] = {}
         self._banks: tuple[Bank, ...] = ()
+        self._settled = True
         self._slots: dict[tuple[str, ...], SlotsBySite] = {}
 
     @property
@@ -111,13 +112,13 @@ class Pack:
             seat.restore(state)
         self._room.take(seat)
         self._seats[spec.name] = seat
-        self._regroup()
+        self._changed()
 
     def leave(self, name: str) -> None:
         """Give the seat up; what it trained is gone unless `state` or `export` was called."""
         del self._seats[self._seat(name).spec.name]
         self._room.give_back(name)
-        self._regroup()
+        self._changed()
 
     def progress(self, name: str) -> Progress:
         """Where a seat stands."""
@@ -147,6 +148,8 @@ class Pack:
         batches = {name: seat.batch() for name, seat in self._seats.items() if seat.active}
         reports = {name: self._refused(name, batch) for name, batch in batches.items() if batch.wrong_label}
         if reports:
+            self._changed()
+        if not self._settled:
             self._regroup()
         healthy = {name: batch for name, batch in batches.items() if not batch.wrong_label}
         return reports | (self._step(healthy) if healthy else {})
@@ -174,7 +177,7 @@ class Pack:
                 )
             bank.update(norms, updates)
         if not all(self._seats[name].active for name in batches):
-            self._regroup()
+            self._changed()
         return {name: reports[name] for name in batches}
 
     def _gradients(self, batches: dict[str, Batch]) -> dict[str, _Tally]:
@@ -259,6 +262,11 @@ class Pack:
     def _seat_of_row(self, index: int, bank: Bank) -> Seat:
         return next(seat for seat in self._seats.values() if seat.row is bank.rows[index])
 
+    def _changed(self) -> None:
+        """Other seats train than before: the next step puts their rows in order, however many came and went."""
+        self._settled = False
+        self._slots = {}
+
     def _regroup(self) -> None:
         """The rows of those that train go into banks; the others keep their own, which nothing updates."""
         for seat in self._seats.values():
@@ -268,6 +276,7 @@ class Pack:
         for seat in self._seats.values():
             seat.bind()
         self._slots = {}
+        self._settled = True
 
     def _slots_of(self, names: tuple[str, ...]) -> SlotsBySite:
         """The layers' slots for seats that lie in this order."""
@@ -276,5 +285,6 @@ class Pack:
             for place, name in enumerate(names):
                 for site, slot in self._seats[name].slots.items():
                     found.setdefault(site, []).append((place, slot))
-            self._slots[names] = found
+            grouped = self.base.kernels.adapters == "grouped"
+            self._slots[names] = {site: together(slots, len(names), grouped=grouped) for site, slots in found.items()}
         return self._slots[names]

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from tuners.engine.bank import Row, Update
 from tuners.engine.base import Base
-from tuners.engine.context import Slot
 from tuners.engine.head import Head
 from tuners.engine.method import adapter_of
 from tuners.engine.schedule import Schedule
+from tuners.engine.slots import Slot
 from tuners.engine.state import VERSION, SeatState
 from tuners.engine.streams import INIT, generator, permutation
 from tuners.engine.types import AnyExample, Progress, SeatSpec

@@ -69,8 +69,8 @@ def token_keys(keys_N: NDArray[np.int64], sequence_T: NDArray[np.int64], positio
     return keys_N[sequence_T] + position_T * np.int64(_POSITION)
 
 
-def keep_rows(keys_T: Tensor, site: int, width: int, p: float) -> Tensor:
-    """int16 [T, W]: what dropout keeps of each row's W elements (`apply_mask`)."""
+def keep_rows(keys_T: Tensor, site: int, width: int, p: float | Tensor) -> Tensor:
+    """int16 [T, W]: what dropout keeps of each row's W elements (`apply_mask`); p for all rows, or [T] each row's."""
     lanes = -(-width // _LANES)
     columns = torch.arange(lanes, device=keys_T.device) * _COLUMN
     kept = _keep(keys_T[:, None] + columns.add_(_signed(site * _SITE)), p)
@@ -86,12 +86,14 @@ def keep_attention(keys_N: Tensor, site: int, heads: int, length: int, p: float)
     return _keep(keys_N[:, None, None, None] + grid, p)[..., :length]
 
 
-def threshold(p: float) -> int:
-    """The 16-bit draws below it are dropped."""
+def threshold(p: float | Tensor) -> int | Tensor:
+    """The 16-bit draws below it are dropped; int16 [T, 1] for the p of each row."""
+    if isinstance(p, Tensor):
+        return (torch.round(p * 65536) - 32768).to(torch.int16)[:, None]
     return round(p * 65536) - 32768
 
 
-def _keep(state: Tensor, p: float) -> Tensor:
+def _keep(state: Tensor, p: float | Tensor) -> Tensor:
     """int64 [..., n] -> int16 [..., 4 n]; consumes its argument."""
     scratch = torch.empty_like(state)
     for shift, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from tuners.config import TunerConfig
 from tuners.engine.base import Base
-from tuners.engine.context import Kept, Slot
 from tuners.engine.linear import PackedLinear
 from tuners.engine.method import Segment, uniform, zeros
+from tuners.engine.slots import Kept, Slot, Slots
 from tuners.engine.streams import apply_mask
 from tuners.errors import TunerError
 from tuners.lora.config import Config
+from tuners.lora.grouped import GroupedLora
 
 
 class LoraSlot:
@@ -27,15 +28,20 @@ class LoraSlot:
     def __init__(
         self, a_RI: Tensor, b_OR: Tensor, ga_RI: Tensor, gb_OR: Tensor, *, scale: float, dropout: float
     ) -> None:
-        self._a, self._b, self._ga, self._gb = a_RI, b_OR, ga_RI, gb_OR
+        self.a, self.b, self.ga, self.gb = a_RI, b_OR, ga_RI, gb_OR
         self.dropout = dropout
-        self._scale = scale
+        self.scale = scale
+
+    @classmethod
+    def grouped(cls, slots: Sequence[tuple[int, LoraSlot]], seats: int) -> Slots:
+        """In three products for all."""
+        return GroupedLora(slots, seats)
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adds to y; keeps h [T, R] and the mask."""
         x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
-        h_TR = torch.mm(x_TI, self._a.t().to(x_TI.dtype)).mul_(self._scale_of(keep_TI))
-        y_TO.addmm_(h_TR, self._b.t().to(x_TI.dtype))
+        h_TR = torch.mm(x_TI, self.a.t().to(x_TI.dtype)).mul_(self._scale_of(keep_TI))
+        y_TO.addmm_(h_TR, self.b.t().to(x_TI.dtype))
         return h_TR, keep_TI
 
     def backward(self, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
@@ -43,22 +49,22 @@ class LoraSlot:
         h_TR, keep_TI = kept
         assert h_TR is not None
         x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
-        gh_TR = torch.mm(g_TO, self._b.to(g_TO.dtype)).mul_(self._scale_of(keep_TI))
-        if self._gb.dtype == g_TO.dtype:
-            self._gb.addmm_(g_TO.t(), h_TR)
-            self._ga.addmm_(gh_TR.t(), x_TI)
+        gh_TR = torch.mm(g_TO, self.b.to(g_TO.dtype)).mul_(self._scale_of(keep_TI))
+        if self.gb.dtype == g_TO.dtype:
+            self.gb.addmm_(g_TO.t(), h_TR)
+            self.ga.addmm_(gh_TR.t(), x_TI)
         else:
-            self._gb.add_(torch.mm(g_TO.t(), h_TR))
-            self._ga.add_(torch.mm(gh_TR.t(), x_TI))
+            self.gb.add_(torch.mm(g_TO.t(), h_TR))
+            self.ga.add_(torch.mm(gh_TR.t(), x_TI))
         if gx_TI is None:
             return
         if keep_TI is None:
-            gx_TI.addmm_(gh_TR, self._a.to(g_TO.dtype))
+            gx_TI.addmm_(gh_TR, self.a.to(g_TO.dtype))
         else:
-            gx_TI.add_(apply_mask(torch.mm(gh_TR, self._a.to(g_TO.dtype)), keep_TI))
+            gx_TI.add_(apply_mask(torch.mm(gh_TR, self.a.to(g_TO.dtype)), keep_TI))
 
     def _scale_of(self, keep_TI: Tensor | None) -> float:
-        return self._scale if keep_TI is None else self._scale / (1 - self.dropout)
+        return self.scale if keep_TI is None else self.scale / (1 - self.dropout)
 
 
 class LoraAdapter:

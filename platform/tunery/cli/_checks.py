@@ -57,6 +57,7 @@ def all_checks(home: Home, profile: Profile) -> Iterator[Check]:
     yield shared_memory()
     yield cores()
     yield device()
+    yield engine()
     yield secrets(profile)
     yield store("tracking (MLflow)", profile.tracking_uri)
     yield store("studies (Optuna)", profile.study_storage_url)
@@ -171,6 +172,23 @@ def device() -> Check:
         return Check("device", ok=True, detail="CPU (torch sees no CUDA device)", required=False)
     first = torch.cuda.get_device_properties(0)
     return Check("device", ok=True, detail=f"{count} x {first.name}, {_size(first.total_memory)}", required=False)
+
+
+def engine() -> Check:
+    """How the engine would compute there."""
+    if missing := extras.missing("cluster"):
+        detail = f"unknown without {', '.join(missing)}"
+        return Check("engine", ok=False, detail=detail, todo="see: extra cluster", required=False)
+    import torch
+
+    from tuners.engine import native_dtype
+    from tuners.engine.kernels import kernels
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = native_dtype(device)
+    chosen = kernels(device, getattr(torch, dtype))
+    detail = f"{dtype}; attention: {chosen.attention}; adapters: {chosen.adapters} ({chosen.why})"
+    return Check("engine", ok=True, detail=detail, required=False)
 
 
 def secrets(profile: Profile) -> Check:

@@ -1,0 +1,100 @@
+"""What seats train at one linear layer: each on its own rows, one by one or in a product for all."""
+
+# S seats, T tokens, I in, O out
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing import Self
+
+Kept = tuple[Tensor | None, ...]
+
+
+class SeatRows(Protocol):
+    """The rows of a layer's input in a forward."""
+
+    @property
+    def spans(self) -> Sequence[tuple[int, int]]:
+        """[S] each seat's rows: the first, and the one after the last."""
+
+    @property
+    def ends(self) -> Tensor:
+        """int32 [S] the row after each seat's last."""
+
+    @property
+    def seats(self) -> Tensor:
+        """int64 [T] each row's seat."""
+
+    def keep(self, p: float | Tensor, start: int = 0, end: int | None = None) -> Tensor | None:
+        """int16 [T, I] for the rows start:end: what dropout keeps; None in an evaluation."""
+
+
+class Slot(Protocol):
+    """One seat's trained part at one linear layer (a method's `layer.py` makes them)."""
+
+    @property
+    def dropout(self) -> float:
+        """Of the adapter's input."""
+
+    def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> Kept:
+        """Add to y in place; returns what `backward` wants to have kept: as many for each seat of a layer."""
+
+    def backward(self, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
+        """Add to the seat's gradients, and to x's where there is one."""
+
+    @classmethod
+    def grouped(cls, slots: Sequence[tuple[int, Self]], seats: int) -> Slots:
+        """The same for slots of this class at one layer, in products for all; (place of the seat, its slot)."""
+
+
+class Slots(Protocol):
+    """All that is trained at one layer."""
+
+    def forward(self, rows: SeatRows, x_TI: Tensor, y_TO: Tensor) -> Kept:
+        """Add to y in place; returns what `backward` wants to have kept."""
+
+    def backward(self, rows: SeatRows, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
+        """Add to the seats' gradients, and to x's where there is one."""
+
+
+SlotsBySite = Mapping[int, Slots]
+"""By the linear layer's number."""
+
+
+class OneByOne:
+    """A loop over the seats: true ranks and no copies. The reference, and the fastest on a CPU."""
+
+    def __init__(self, slots: Sequence[tuple[int, Slot]]) -> None:
+        self._slots = tuple(slots)
+        """(place of the seat in the layout, its slot)"""
+
+    def forward(self, rows: SeatRows, x_TI: Tensor, y_TO: Tensor) -> Kept:
+        kept: list[Tensor | None] = []
+        for slot, start, end in self._present(rows):
+            keep = rows.keep(slot.dropout, start, end) if slot.dropout else None
+            kept += slot.forward(x_TI[start:end], y_TO[start:end], keep)
+        return tuple(kept)
+
+    def backward(self, rows: SeatRows, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
+        present = self._present(rows)
+        rest, count = iter(kept), len(kept) // max(1, len(present))
+        for slot, start, end in present:
+            gx_kI = None if gx_TI is None else gx_TI[start:end]
+            slot.backward(tuple(islice(rest, count)), x_TI[start:end], g_TO[start:end], gx_kI)
+
+    def _present(self, rows: SeatRows) -> list[tuple[Slot, int, int]]:
+        return [(slot, *rows.spans[seat]) for seat, slot in self._slots if rows.spans[seat][0] < rows.spans[seat][1]]
+
+
+def together(slots: Sequence[tuple[int, Slot]], seats: int, *, grouped: bool) -> Slots:
+    """The slots of one layer, of `seats` seats in all; in products for all if `grouped` and they are of one kind."""
+    kinds = {type(slot) for _, slot in slots}
+    if grouped and len(kinds) == 1:
+        return kinds.pop().grouped(slots, seats)
+    return OneByOne(slots)
