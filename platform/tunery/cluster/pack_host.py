@@ -103,9 +103,11 @@ class _Host:
         self.device = ray.train.torch.get_device()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-        dtype = native_dtype(self.device) if order.dtype == "auto" else order.dtype
-        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, dtype)
         self.group = Workers() if torch.distributed.is_initialized() else Group()
+        # Nodes may differ; the shares of one base may not.
+        natives = set(self.group.gather(native_dtype(self.device)))
+        dtype = order.dtype if order.dtype != "auto" else natives.pop() if len(natives) == 1 else "float32"
+        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, dtype)
         self.speaks = self.group.rank == 0
         self.processes = self.group.gather(os.getpid())
         base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)
@@ -157,7 +159,7 @@ class _Host:
         state, seat.reports = self.group.share(self._restore(seat) if self.speaks else (None, []))
         problem = ""
         try:
-            self.pack.join(self._spec(seat), SeatState.from_bytes(state) if state else None)
+            self.pack.join(self._spec(seat), SeatState.from_bytes(state) if state is not None else None)
         except TunerError as error:
             problem = str(error)
         problems = [found for found in self.group.gather(problem) if found]
