@@ -108,9 +108,11 @@ class _Host:
         self.device = ray.train.torch.get_device()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-        dtype = native_dtype(self.device) if order.dtype == "auto" else order.dtype
-        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, order.dequantised_once, dtype)
         self.group = Workers() if torch.distributed.is_initialized() else Group()
+        # Nodes may differ; the shares of one base may not.
+        natives = set(self.group.gather(native_dtype(self.device)))
+        dtype = order.dtype if order.dtype != "auto" else natives.pop() if len(natives) == 1 else "float32"
+        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, order.dequantised_once, dtype)
         self.speaks = self.group.rank == 0
         self.processes = self.group.gather(os.getpid())
         base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)
@@ -168,7 +170,7 @@ class _Host:
             self._fail(seat, problems[0])
             return
         try:
-            self.pack.join(spec, SeatState.from_bytes(state) if state else None)
+            self.pack.join(spec, SeatState.from_bytes(state) if state is not None else None)
         except NoRoomError as error:
             if self.seats:
                 self._log(seat, f"waits: {error}")

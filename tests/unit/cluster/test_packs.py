@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from ray.exceptions import RayActorError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from tuners.errors import TunerError
+from tunery.cluster import packs
 from tunery.cluster.orders import Resources
 from tunery.cluster.packs import classify, workers_on
 from tunery.cluster.retry import Cause
@@ -33,6 +35,13 @@ GPU = Resources(workers=4, cpus_per_worker=2, gpus_per_worker=1)
 )
 def test_as_many_workers_as_nodes_can_hold(wanted: Resources, nodes: list[Mapping[str, float]], workers: int) -> None:
     assert workers_on(nodes, wanted) == workers
+
+
+def test_a_pack_starts_again_with_the_workers_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "NODE_LIMIT_S", 0.0)
+    for nodes, workers in (([{"CPU": 4.0}], 3), ([{"CPU": 1.6}], 2), ([], 1)):
+        monkeypatch.setattr(packs, "_nodes", lambda nodes=nodes: nodes)
+        assert packs._there("pack-0", CPU) == replace(CPU, workers=workers)
 
 
 LOST = RuntimeError("Connection closed by peer")
