@@ -20,7 +20,7 @@ def train(
     task = tasks.get(workload.task)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
-    base = Base.load(BaseSpec(workload.model, None, workload.tuner.quantisation, "float32"), device)
+    base = Base.load(BaseSpec(workload.model, quantisation=workload.tuner.quantisation), device)
     pack = Pack(base)
     for seed in seeds:
         pack.join(

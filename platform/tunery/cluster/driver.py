@@ -142,7 +142,7 @@ class Driver:
             data=data,
             ledger_url=self.profile.study_storage_url,
             ledger_name=f"{self.plan.run_id}/{study.name}",
-            seats=self.plan.spec.resources.packs * (self.plan.spec.resources.seats + AHEAD),
+            seats=sum(pack.capacity + AHEAD for pack in self._hosting.values() if pack.base_key == base_key(study)),
             storage_path=self.folder.root / "tune",
             desk=self.desk,
         )

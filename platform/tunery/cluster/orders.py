@@ -21,14 +21,20 @@ class PackOrder:
     model_id: str
     revision: str | None
     quantisation: Quantisation
+    dequantised_once: bool
     dtype: Literal["auto", "float32", "bfloat16"]
     """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int
     """Most seats at once."""
+    gradient_checkpointing: bool
     threads: int
     """Of torch, on a CPU."""
+    memory: int
+    """Bytes that a worker may take of the machine's."""
     run: Path
     desk: RemoteDesk
+    halvings: int = 0
+    """Of the tokens of a forward: how often the pack has run out of memory."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 Between two steps of the engine it visits the desk. At a seat's evaluations it scores, writes a checkpoint (with the
 PEFT adapter when it is the best so far) and reports, in this order: a report that was heard is never lost.
+
+Of several workers that hold the base together, rank 0 speaks to the desk and writes the files; what the desk has said
+it passes on, so that all do the same between the same two steps.
 """
 
 from __future__ import annotations
@@ -16,29 +19,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray.train
 import ray.train.torch
 import torch
 
-from storage.checkpoints import Checkpoint, CheckpointStore
+from storage.checkpoints import CheckpointStore
+from storage.errors import StorageError
 from storage.models import model_folder
 from storage.tokens import TokenTable
 from tuners.engine import (
     Base,
     BaseSpec,
     Evaluation,
+    Group,
     HeadSpec,
     Pack,
     SeatSpec,
     SeatState,
     StepReport,
+    Workers,
     keep_freed_memory,
     native_dtype,
 )
-from tuners.errors import TunerError
+from tuners.errors import NoRoomError, TunerError
 from tunery import tasks
 from tunery.cluster.messages import (
+    Declined,
     Failed,
+    Orders,
     PackMessage,
     Progressed,
     Report,
@@ -56,6 +65,8 @@ from tunery.tasks import metrics
 VISIT_INTERVAL_S = 0.1
 """Least time between two visits to the desk while training."""
 PROGRESS_INTERVAL_S = 1.0
+DEVICE_SHARE = 0.92
+"""Of a device's memory, what a pack may allocate; the rest is its context's."""
 
 
 @dataclass
@@ -98,25 +109,42 @@ class _Host:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         dtype = native_dtype(self.device) if order.dtype == "auto" else order.dtype
-        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, dtype)
-        self.pack = Pack(Base.load(spec, device=self.device))
-        incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
-        visited = 0.0
+        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, order.dequantised_once, dtype)
+        self.group = Workers() if torch.distributed.is_initialized() else Group()
+        self.speaks = self.group.rank == 0
+        self.processes = self.group.gather(os.getpid())
+        base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)
+        self.pack = Pack(base, memory=self._memory())
+        for _ in range(order.halvings):
+            self.pack.halve_forwards()
+        if self.speaks:
+            self.incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
+        self.visited = 0.0
         while True:
-            if not self.seats or self.messages or time.monotonic() - visited > VISIT_INTERVAL_S:
-                messages, self.messages = self.messages, []
-                wait_s = 0.0 if self.seats else 5.0
-                orders = desk.visit(order.pack, incarnation, messages, wait_s=wait_s)
-                visited = time.monotonic()
-                for name in orders.drop:
-                    self._drop(name)
-                if orders.close:
-                    self._go_home()
-                    return
-                for seat_order in orders.take:
-                    self._take(seat_order)
+            orders = self.group.share(self._visit() if self.speaks else Orders())
+            for name in orders.drop:
+                self._drop(name)
+            if orders.close:
+                self._go_home()
+                return
+            for seat_order in orders.take:
+                self._take(seat_order)
             if self.seats:
                 self._step()
+
+    def _visit(self) -> Orders:
+        """What the desk wants to have done; while training it is asked now and then."""
+        if self.seats and not self.messages and time.monotonic() - self.visited <= VISIT_INTERVAL_S:
+            return Orders()
+        messages, self.messages = self.messages, []
+        wait_s = 0.0 if self.seats else 5.0
+        orders = self.order.desk.visit(self.order.pack, self.incarnation, messages, wait_s=wait_s)
+        self.visited = time.monotonic()
+        return orders
+
+    def _say(self, *messages: PackMessage) -> None:
+        if self.speaks:
+            self.messages.extend(messages)
 
     # -- joining and leaving -----------------------------------------------------------------------------------
 
@@ -131,22 +159,51 @@ class _Host:
             log=run.trial_log(name.study, name.number),
             reports=[],
         )
-        checkpoint = seat.store.newest()
-        for problem in seat.store.problems:
-            self._log(seat, problem)
+        # What rank 0 has read all go on from; the others need not see the same files at the same time.
+        state, seat.reports = self.group.share(self._restore(seat) if self.speaks else (None, []))
+        # What a worker reads may be wrong on that worker alone; a pack takes or refuses a seat on all of them.
+        spec, problem = self._read(seat)
+        problems = [found for found in self.group.gather(problem) if found]
+        if spec is None or problems:
+            self._fail(seat, problems[0])
+            return
         try:
-            self.pack.join(self._spec(seat), self._restore(seat, checkpoint))
+            self.pack.join(spec, SeatState.from_bytes(state) if state else None)
+        except NoRoomError as error:
+            if self.seats:
+                self._log(seat, f"waits: {error}")
+                self._say(Declined(name, str(error)))
+            else:
+                self._fail(seat, str(error))
+            return
         except TunerError as error:
             self._fail(seat, str(error))
             return
         self.seats[name] = seat
         progress = self.pack.progress(str(name))
-        where = f"{self.order.pack} (process {os.getpid()}) at step {progress.step} of {progress.steps}"
+        processes = f"process{'es' if len(self.processes) > 1 else ''} {', '.join(map(str, self.processes))}"
+        where = f"{self.order.pack} ({processes}) at step {progress.step} of {progress.steps}"
         self._log(seat, f"seated in {where}: {dict(order.draw)}")
-        self.messages.append(Seated(name, progress.step, _now_ms()))
-        self.messages.extend(Reported(name, report) for report in seat.reports)
+        self._log(
+            seat, f"{self.order.pack} is foreseen to take {self.pack.footprint.peak:,} bytes, of {self._memory():,}"
+        )
+        self._say(Seated(name, progress.step, _now_ms()), *(Reported(name, report) for report in seat.reports))
         if progress.finished:
             self._drop(name)  # it had finished, and only its end was not heard
+
+    def _memory(self) -> int:
+        """Bytes that this worker may take: of its device, or its part of the machine's as far as that is free."""
+        if self.device.type == "cuda":
+            return int(DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[1])
+        free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+        return min(self.order.memory, free)
+
+    def _read(self, seat: _Seat) -> tuple[SeatSpec | None, str]:
+        """The seat with its data, or what is wrong with it."""
+        try:
+            return self._spec(seat), ""
+        except (TunerError, StorageError) as error:
+            return None, str(error)
 
     def _spec(self, seat: _Seat) -> SeatSpec:
         data = seat.order.data
@@ -159,12 +216,12 @@ class _Host:
             eval_sets={split: TokenTable(path) for split, path in data.evals.items()},
         )
 
-    @staticmethod
-    def _restore(seat: _Seat, checkpoint: Checkpoint | None) -> SeatState | None:
-        if checkpoint is None:
-            return None
-        seat.reports = read_reports(checkpoint.read(REPORTS))
-        return SeatState.from_bytes(checkpoint.read(STATE))
+    def _restore(self, seat: _Seat) -> tuple[bytes | None, list[Report]]:
+        """The newest good checkpoint's state and reports."""
+        checkpoint = seat.store.newest()
+        for problem in seat.store.problems:
+            self._log(seat, problem)
+        return (checkpoint.read(STATE), read_reports(checkpoint.read(REPORTS))) if checkpoint else (None, [])
 
     def _drop(self, name: SeatName) -> None:
         if self.seats.pop(name, None) is not None:
@@ -172,11 +229,11 @@ class _Host:
 
     def _fail(self, seat: _Seat, reason: str) -> None:
         self._log(seat, f"failed: {reason}")
-        self.messages.append(Failed(seat.order.name, reason, _now_ms()))
+        self._say(Failed(seat.order.name, reason, _now_ms()))
         self._drop(seat.order.name)
 
     def _go_home(self) -> None:
-        for seat in self.seats.values():
+        for seat in self.seats.values() if self.speaks else ():
             step = self.pack.progress(str(seat.order.name)).step
             self._checkpoint(seat, step, best=False)
             self._log(seat, f"asked to stop: checkpoint at step {step}")
@@ -184,9 +241,12 @@ class _Host:
     # -- training ----------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        began = time.monotonic()
+        began, bound = time.monotonic(), self.pack.max_tokens
         outcomes = self.pack.step()
         seconds = time.monotonic() - began
+        if self.pack.max_tokens < bound:
+            for seat in self.seats.values():
+                self._log(seat, f"out of memory: forwards have at most {self.pack.max_tokens} tokens from now on")
         by_text = {str(name): seat for name, seat in self.seats.items()}
         due: list[_Seat] = []
         for text, outcome in outcomes.items():
@@ -211,23 +271,29 @@ class _Host:
             seat.progressed_at = now
             progress = self.pack.progress(str(seat.order.name))
             rate = seat.examples / max(seat.seconds, 1e-9)
-            self.messages.append(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, rate))
+            self._say(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, rate))
 
     def _evaluate(self, due: list[_Seat]) -> None:
         results = self.pack.evaluate([str(seat.order.name) for seat in due])
+        peak = max(self.group.gather(self._peak_memory()))
         for seat in due:
             name = seat.order.name
-            report = self._report(seat, results[str(name)])
-            seat.reports.append(report)
-            self._checkpoint(seat, report.step, best=report.best)
-            self._log(seat, _line(report))
-            self.messages.append(Reported(name, report))
+            if self.speaks:
+                self._bring(seat, results[str(name)], peak)
             seat.loss_sum = seat.seconds = 0.0
             seat.steps = seat.examples = seat.tokens = 0
-            if report.final:
+            if self.pack.progress(str(name)).finished:
                 self._drop(name)
 
-    def _report(self, seat: _Seat, results: Mapping[str, Evaluation]) -> Report:
+    def _bring(self, seat: _Seat, results: Mapping[str, Evaluation], peak: int) -> None:
+        """Score, write, then say."""
+        report = self._report(seat, results, peak)
+        seat.reports.append(report)
+        self._checkpoint(seat, report.step, best=report.best)
+        self._log(seat, _line(report))
+        self._say(Reported(seat.order.name, report))
+
+    def _report(self, seat: _Seat, results: Mapping[str, Evaluation], peak: int) -> Report:
         progress = self.pack.progress(str(seat.order.name))
         scores = metrics.score(seat.task, {split: (e.logits, e.labels) for split, e in results.items()})
         objective = metrics.objective(seat.task, scores)
@@ -250,7 +316,7 @@ class _Host:
                 "train_loss": seat.loss_sum / max(1, seat.steps),
                 "examples_per_s": seat.examples / max(seat.seconds, 1e-9),
                 "tokens_per_s": seat.tokens / max(seat.seconds, 1e-9),
-                "peak_memory_bytes": float(self._peak_memory()),
+                "peak_memory_bytes": float(peak),
                 "trainable_parameters": float(progress.trainable),
                 "total_parameters": float(progress.total),
                 "epoch": progress.epoch,
@@ -259,7 +325,7 @@ class _Host:
         )
 
     def _peak_memory(self) -> int:
-        """Of the whole pack, in bytes: on the device, or of this process on a CPU."""
+        """Of this worker with all its seats, in bytes: on the device, or of the process on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -277,8 +343,9 @@ class _Host:
         scores = seat.reports[-1].metrics if seat.reports else {}
         seat.store.save(step, files, metrics=scores, best=best)
 
-    @staticmethod
-    def _log(seat: _Seat, line: str) -> None:
+    def _log(self, seat: _Seat, line: str) -> None:
+        if not self.speaks:
+            return
         seat.log.parent.mkdir(parents=True, exist_ok=True)
         with seat.log.open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")

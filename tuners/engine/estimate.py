@@ -1,0 +1,134 @@
+"""What a pack takes in memory, foreseen: a seat that does not fit is not taken, and forwards are as large as fits.
+
+What a token keeps from forward to backward is measured, once for each kind of seat, on a forward of the seat's own
+first examples: autograd shows every tensor that it keeps. A step's peak is within a few hundredths of that.
+"""
+
+# N examples
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tuners.engine.bank import ROW_TENSORS
+
+_SLACK = {"cpu": 1.4, "cuda": 1.1}
+"""What an allocator takes over what it is asked for: freed pieces do not fit what is asked for next."""
+_LIBRARIES = {"cpu": 48 << 20, "cuda": 0}
+"""What kernels take when they first run."""
+_DEVIATIONS = 3.0
+"""Standard deviations over the mean that a step's tokens are foreseen to reach."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one seat brings."""
+
+    parameters: int
+    """Of its row in the bank."""
+    tokens: float
+    """Of a step, on average."""
+    variance: float
+    """Of a step's tokens."""
+    longest: int
+    """Tokens of its longest training sequence."""
+    token_bytes: float
+    """That a token keeps from forward to backward."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a pack takes at its peak, in bytes."""
+
+    fixed: int
+    """The process, or what it has on the device, with the base and without seats."""
+    bank: int
+    """Parameters, gradients and moments of all seats."""
+    activations: int
+    """Of the largest forward."""
+
+    @property
+    def peak(self) -> int:
+        """Of all together."""
+        return self.fixed + self.bank + self.activations
+
+
+class Foresight:
+    """Foresees the memory of one pack. Made when its base is loaded and no seat is there."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._itemsize = device, dtype.itemsize
+        self._fixed = _taken(device) + _LIBRARIES[device.type]
+
+    def footprint(self, loads: Collection[Load], max_tokens: int) -> Footprint:
+        """With forwards of at most `max_tokens`; a longer sequence goes alone."""
+        bank = sum(load.parameters for load in loads) * self._itemsize * ROW_TENSORS
+        tokens = min(_most(loads), max(max_tokens, _longest(loads)))
+        return Footprint(self._fixed, bank, round(tokens * self._a_token(loads)))
+
+    def tokens_within(self, limit: int, loads: Collection[Load]) -> int:
+        """The largest forward with which these seats stay within `limit` bytes; below 1 where none does."""
+        empty = self.footprint(loads, 0)
+        return int((limit - empty.fixed - empty.bank) / self._a_token(loads))
+
+    def _a_token(self, loads: Collection[Load]) -> float:
+        tokens = sum(load.tokens for load in loads)
+        kept = sum(load.tokens * load.token_bytes for load in loads)
+        return float(kept / tokens * _SLACK[self._device.type]) if tokens else 0.0
+
+
+def _most(loads: Collection[Load]) -> float:
+    """Tokens that a step of all seats is foreseen to reach."""
+    return sum(load.tokens for load in loads) + _DEVIATIONS * math.sqrt(sum(load.variance for load in loads))
+
+
+def _longest(loads: Collection[Load]) -> int:
+    return max((load.longest for load in loads), default=0)
+
+
+def step_tokens(lengths_N: NDArray[np.int32], batch: int) -> tuple[float, float]:
+    """Mean and variance of the tokens of a batch drawn without replacement."""
+    size = len(lengths_N)
+    batch = min(batch, size)
+    left = (size - batch) / max(1, size - 1)
+    return batch * float(lengths_N.mean()), batch * float(lengths_N.var()) * left
+
+
+@contextmanager
+def counting_kept(own: Collection[Tensor]) -> Iterator[Callable[[], int]]:
+    """Counts the bytes that autograd would keep for a backward, beside those of the base's `own` tensors.
+
+    What is computed within cannot be gone back through.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(values: Tensor) -> None:
+        # The tensor is held, so that no other takes its address; not by the graph, which would then hold itself.
+        kept[values.untyped_storage().data_ptr()] = values
+
+    def count() -> int:
+        known = {values.untyped_storage().data_ptr() for values in own}
+        return sum(values.untyped_storage().nbytes() for place, values in kept.items() if place not in known)
+
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
+            yield count
+    finally:
+        # The tensors hold the graph, and the graph the hook that holds them.
+        kept.clear()
+
+
+def _taken(device: torch.device) -> int:
+    """Bytes that this process has now: on the device, or of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
