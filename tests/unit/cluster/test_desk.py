@@ -342,6 +342,20 @@ def test_what_a_seat_awaits_is_not_woken_by_what_concerns_others() -> None:
     run(test())
 
 
+def test_a_pack_that_waits_is_woken_by_a_seat_that_leaves_it() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
+        await asyncio.sleep(0)
+        await desk.leave(SeatName("cola", 0), "pruned")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert waiting.done()
+        assert (await waiting).drop == (SeatName("cola", 0),)
+
+    run(test())
+
+
 def test_two_packs_that_wait_share_the_seats_that_come() -> None:
     async def test() -> None:
         desk, incarnation, _ = await desk_with()

@@ -9,7 +9,7 @@ from tunery.cluster.draws import create_ledger, ended, open_study
 from tunery.spec import SearchSpec
 
 
-def test_a_study_in_sqlite_is_read_while_it_is_written_and_its_commits_wait_for_no_disk(tmp_path: Path) -> None:
+def test_a_study_in_sqlite_is_written_while_it_is_read(tmp_path: Path) -> None:
     file = tmp_path / "optuna.db"
     url = f"sqlite:///{file}"
     create_ledger(url)
