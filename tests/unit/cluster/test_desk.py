@@ -372,6 +372,35 @@ def test_two_packs_that_wait_share_the_seats_that_come() -> None:
     run(test())
 
 
+def test_each_pack_that_waits_is_woken_for_a_seat_of_a_lost_one() -> None:
+    async def test() -> None:
+        desk, _, _ = await desk_with(0, 1)
+        others = [(name, await desk.open_pack(name, base="b", capacity=1)) for name in ("q", "r")]
+        visits = [asyncio.create_task(desk.visit(*pack, [], wait_s=10)) for pack in others]
+        await asyncio.sleep(0)
+        await desk.lose_pack("p")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert all(visit.done() for visit in visits)
+        assert [visit.result().take for visit in visits] == [(order(0),), (order(1),)]
+
+    run(test())
+
+
+def test_a_trial_that_made_its_last_report_has_finished_whatever_becomes_of_its_base() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        name = SeatName("cola", 0)
+        await desk.visit("p", incarnation, [Reported(name, report(0, final=True))])
+        await desk.give_up_base("b", "its pack died too often")
+        assert await desk.next_report(name, 0) == report(0, final=True)
+        await desk.leave(name, "finished")
+        left = [event for _, event in (await desk.events(0, wait_s=0)).events if isinstance(event, Left)]
+        assert left == [Left(name, "finished", "", 1000)]
+
+    run(test())
+
+
 def test_a_worker_given_up_while_it_waits_takes_no_seat() -> None:
     async def test() -> None:
         desk, incarnation, _ = await desk_with()
