@@ -266,7 +266,7 @@ def _spec(options: argparse.Namespace) -> str:
                     "tuner.dropout": {"uniform": [0.0, 0.2]},
                 },
             },
-            "resources": {"seats": options.seats},
+            "resources": {"packs": 1, "seats": options.seats},
         }
     )
 
