@@ -342,6 +342,20 @@ def test_what_a_seat_awaits_is_not_woken_by_what_concerns_others() -> None:
     run(test())
 
 
+def test_a_pack_that_waits_is_woken_by_a_seat_that_leaves_it() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
+        await asyncio.sleep(0)
+        await desk.leave(SeatName("cola", 0), "pruned")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert waiting.done()
+        assert (await waiting).drop == (SeatName("cola", 0),)
+
+    run(test())
+
+
 def test_two_packs_that_wait_share_the_seats_that_come() -> None:
     async def test() -> None:
         desk, incarnation, _ = await desk_with()
@@ -354,6 +368,35 @@ def test_two_packs_that_wait_share_the_seats_that_come() -> None:
             await desk.join(order(number))
             await asyncio.sleep(0)
         assert [[o.name.number for o in (await visit).take] for visit in visits] == [[0], [1]]
+
+    run(test())
+
+
+def test_each_pack_that_waits_is_woken_for_a_seat_of_a_lost_one() -> None:
+    async def test() -> None:
+        desk, _, _ = await desk_with(0, 1)
+        others = [(name, await desk.open_pack(name, base="b", capacity=1)) for name in ("q", "r")]
+        visits = [asyncio.create_task(desk.visit(*pack, [], wait_s=10)) for pack in others]
+        await asyncio.sleep(0)
+        await desk.lose_pack("p")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert all(visit.done() for visit in visits)
+        assert [visit.result().take for visit in visits] == [(order(0),), (order(1),)]
+
+    run(test())
+
+
+def test_a_trial_that_made_its_last_report_has_finished_whatever_becomes_of_its_base() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        name = SeatName("cola", 0)
+        await desk.visit("p", incarnation, [Reported(name, report(0, final=True))])
+        await desk.give_up_base("b", "its pack died too often")
+        assert await desk.next_report(name, 0) == report(0, final=True)
+        await desk.leave(name, "finished")
+        left = [event for _, event in (await desk.events(0, wait_s=0)).events if isinstance(event, Left)]
+        assert left == [Left(name, "finished", "", 1000)]
 
     run(test())
 

@@ -30,7 +30,7 @@ from tunery.cluster.messages import (
 
 STUDIES = ("cola", "rte", "sst2")
 BASES = {"cola": "b", "rte": "b", "sst2": "c"}
-PACKS = {"p0": "b", "p1": "b", "p2": "c"}
+PACKS = {"p0": "b", "p1": "b", "p2": "b", "p3": "c"}
 FOR_EVER_S = 1e6
 SEEDS = st.integers(0, 2**16)
 """One draw of Hypothesis's for many of ours: so the runs are long."""
