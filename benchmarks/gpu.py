@@ -1,8 +1,8 @@
 """The engine on a GPU beside HF Trainer + PEFT + bitsandbytes: examples/s at 1, 4 and 16 seats, LoRA and QLoRA.
 
-    PYTHONPATH=. python -m benchmarks.gpu                          # about 25 minutes on one GPU of 40 GB or more
+    PYTHONPATH=. python -m benchmarks.gpu
     PYTHONPATH=. python -m benchmarks.gpu --shapes qwen2.5-1.5b --methods lora --lengths cola
-    PYTHONPATH=. python -m benchmarks.gpu --device cpu --tiny      # a minute: only to see the code run
+    PYTHONPATH=. python -m benchmarks.gpu --device cpu --tiny      # only to see the code run
 
 Needs Python 3.11, torch, transformers and peft, nothing else of this project's requirements; where bitsandbytes is not
 installed the QLoRA arms say so and the rest runs. No weights and no data are fetched: the models have random weights in
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     device = torch.device(chosen.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("torch sees no GPU here; `--device cpu --tiny` runs the same code in a minute")
+        raise SystemExit("torch sees no GPU here; `--device cpu --tiny` runs the same code on small models")
     from benchmarks.steps.shapes import SHAPES, save, tiny
     from tuners.engine import native_dtype
 

@@ -1,6 +1,6 @@
 """Makespan of a whole sweep at equal quality: the rivals and the platform on the same rows and configurations.
 
-    python -m benchmarks.makespan --tasks cola stsb sst2               # about 20 minutes a task on two cores
+    python -m benchmarks.makespan --tasks cola stsb sst2
     python -m benchmarks.makespan --tasks qnli --min-tokens 55         # pairs as long as RTE's (69 tokens a row)
 
 Wall seconds of each arm hold everything that a user waits for: processes, imports, loading, tokenising, training, an

@@ -1,6 +1,6 @@
 """Memory against seats: the peak of a process that trains 1 to 32 seats on one base, a fresh process each.
 
-    python -m benchmarks.memory                        # about 8 minutes on two cores
+    python -m benchmarks.memory
     python -m benchmarks.memory --device cuda --shapes qwen2.5-1.5b --dtype bfloat16
 
 Printed: the process's resident memory with the base loaded, its peak after a few steps, what each further seat adds,

@@ -1,6 +1,6 @@
 """Throughput against seats: what the engine reaches of a bare GEMM of the same shapes, in turn in one process.
 
-    python -m benchmarks.throughput                                    # about 20 minutes on two cores
+    python -m benchmarks.throughput
     python -m benchmarks.throughput --shapes minilm --lengths cola --methods lora --threads 1
 
 Printed for each model, method and distribution of lengths, for 1 to 32 seats: examples/s and tokens/s of all seats,

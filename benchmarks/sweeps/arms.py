@@ -107,7 +107,12 @@ def _child(job: Job, kind: str, numbers: Sequence[int], *, threads: int) -> tupl
         out,
         *map(str, numbers),
     ]
-    _run(command, job.folder / f"{stem}.log", threads=threads, more={"RIVAL_STORAGE": str(job.folder)})
+    settings = {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "RIVAL_STORAGE": str(job.folder),
+    }
+    _run(command, job.folder / f"{stem}.log", settings)
     return trials_of(json.loads(out.read_text()))
 
 
@@ -117,11 +122,11 @@ def _platform(kind: Literal["one", "packs", "asha"]) -> Callable[[Job], Outcome]
         packs, seats = (1, 1) if kind == "one" else (sweep.cores, sweep.seats)
         spec = job.folder / "spec.json"
         pruner: Literal["asha", "none"] = "asha" if kind == "asha" else "none"
-        threads = sweep.cores // packs
-        spec.write_text(sweep.spec(f"makespan-{kind}", packs=packs, seats=seats, threads=threads, pruner=pruner))
+        text = sweep.spec(f"makespan-{kind}", packs=packs, seats=seats, threads=sweep.cores // packs, pruner=pruner)
+        spec.write_text(text)
         command: list[str | Path] = [sys.executable, "-m", "tunery.cli.app", "submit", spec]
         began = time.perf_counter()
-        _run(command, job.folder / "submit.log", threads=threads, more={"TUNERY_HOME": str(home)})
+        _run(command, job.folder / "submit.log", {"TUNERY_HOME": str(home)})
         wall_s = time.perf_counter() - began
         (folder,) = run_folders(Home(home).runs)
         return Outcome(wall_s, _trials(folder.state(), job.draws), sweep.trials)
@@ -150,16 +155,10 @@ def _trial(state: TrialState) -> Trial:
     )
 
 
-def _run(command: Sequence[str | Path], log: Path, *, threads: int, more: Mapping[str, str]) -> None:
-    """Run to the end. SystemExit with the log's end where it fails."""
+def _run(command: Sequence[str | Path], log: Path, settings: Mapping[str, str]) -> None:
+    """Run to the end, with these environment variables. SystemExit with the log's end where it fails."""
     paths = [str(ROOT / "platform"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        **more,
-        "OMP_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-    }
+    environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with log.open("wb") as output:
         code = subprocess.run(command, stdout=output, stderr=output, env=environment, check=False).returncode
     if code:

@@ -71,7 +71,7 @@ def test_the_platform_must_have_run_the_configurations_that_the_arms_were_given(
 
 def test_a_process_that_fails_shows_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"failed with exit code [12](.|\n)*no-such-kind"):
-        arms._run(["python", "-c", "raise KeyError('no-such-kind')"], tmp_path / "log", threads=1, more={})
+        arms._run(["python", "-c", "raise KeyError('no-such-kind')"], tmp_path / "log", {})
 
 
 def test_what_was_not_run_is_scaled_up_and_marked() -> None:
