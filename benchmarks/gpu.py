@@ -137,7 +137,7 @@ class _Contest:
         self._tuner = probe.tuner(method, rank=chosen.rank, targets=targets)
         report.progress(f"{shape}, {method}: loading")
         self._model = rival.load(folder, method, rank=chosen.rank, targets=targets, dtype=dtype, device=device)
-        self._base = Base.load(BaseSpec(folder, None, self._tuner.quantisation, dtype), device)
+        self._base = Base.load(BaseSpec(folder, quantisation=self._tuner.quantisation, dtype=dtype), device)
 
     def run(self, arm: str, lengths: str) -> Cell:
         """One arm."""

@@ -131,7 +131,7 @@ def _measure(job: Job) -> Memory:
     torch.set_num_threads(job.threads)
     keep_freed_memory()
     tuner = probe.tuner(job.method, rank=job.rank, targets=SHAPES[job.shape].targets)
-    base = Base.load(BaseSpec(job.folder, None, tuner.quantisation, job.dtype), job.device)
+    base = Base.load(BaseSpec(job.folder, quantisation=tuner.quantisation, dtype=job.dtype), job.device)
     base_mib = resident_mib()
     pack = Pack(base)
     probe.fill(pack, job.seats, LENGTHS[job.lengths], tuner, batch_size=LENGTHS[job.lengths].batch)

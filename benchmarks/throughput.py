@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             save(tiny(config) if chosen.tiny else config, Path(folder), dtype=getattr(torch, dtype), device=device)
             for method in methods:
                 tuner = probe.tuner(method, rank=chosen.rank, targets=SHAPES[shape].targets)
-                base = Base.load(BaseSpec(folder, None, tuner.quantisation, dtype), device)
+                base = Base.load(BaseSpec(folder, quantisation=tuner.quantisation, dtype=dtype), device)
                 for lengths in chosen.lengths:
                     speeds = _against_seats(chosen, base, tuner, lengths)
                     cells = [{"shape": shape, "method": method, "lengths": lengths, **_plain(each)} for each in speeds]

@@ -26,6 +26,11 @@ class TunerConfig(Frozen):
         """How the frozen base is kept; seats share a pack only where it is the same."""
         return "none"
 
+    @property
+    def dequantised_once(self) -> bool:
+        """Whether a quantised base is kept as its dequantised weights."""
+        return False
+
 
 class TrainConfig(Frozen):
     """The training loop of one seat."""

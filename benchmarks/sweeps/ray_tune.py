@@ -41,14 +41,16 @@ def run(sweep: Sweep, draws: Mapping[int, Draw]) -> list[Trial]:
         number = next(number for number, known in draws.items() if known == draw)
         tune.report(asdict(hf_trial(sweep, number, draw, "grouped")))
 
+    mode = MODES[get(sweep.task).direction]
+    points = [dict(draw) for draw in draws.values()]
     results = tune.Tuner(
         tune.with_resources(train, {"CPU": 1}),
         tune_config=tune.TuneConfig(
             metric="objective",
-            mode=MODES[get(sweep.task).direction],
+            mode=mode,
             num_samples=len(draws),
             max_concurrent_trials=sweep.cores,
-            search_alg=OptunaSearch(space=space, points_to_evaluate=[dict(draw) for draw in draws.values()]),
+            search_alg=OptunaSearch(space=space, metric="objective", mode=mode, points_to_evaluate=points),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(storage_path=os.environ["RIVAL_STORAGE"], verbose=0),

@@ -19,7 +19,7 @@ def load(workload: Workload, dtype: Literal["float32", "bfloat16", "auto"] = "fl
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     chosen = native_dtype(device) if dtype == "auto" else dtype
-    return Base.load(BaseSpec(workload.model, None, workload.tuner.quantisation, chosen), device)
+    return Base.load(BaseSpec(workload.model, quantisation=workload.tuner.quantisation, dtype=chosen), device)
 
 
 def train(

@@ -76,7 +76,7 @@ class Estimate(Frozen):
     """Training tokens of all trials if none is pruned and each draws the most epochs: an upper bound."""
     base_parameters: int | None
     base_bytes: int | None
-    """The frozen base in memory, once a pack and worker."""
+    """The frozen base in memory, once a pack; its workers share it."""
     seat_bytes: int | None
     """Adapter and head of the largest rank with gradients and AdamW's state, a seat; activations not included."""
 
@@ -97,12 +97,13 @@ class Plan(Frozen):
 
     @property
     def pack_bytes(self) -> int | None:
-        """The largest base and as many of the largest seats as a pack has, a worker; None where a part is unknown."""
+        """A worker's share of the largest base, and as many of the largest seats as a pack has; None: unknown."""
         bases = [estimate.base_bytes for estimate in self.estimates]
         seats = [estimate.seat_bytes for estimate in self.estimates]
         if None in bases or None in seats:
             return None
-        return max(base or 0 for base in bases) + self.spec.resources.seats * max(seat or 0 for seat in seats)
+        share = -(-max(base or 0 for base in bases) // self.spec.resources.workers)
+        return share + self.spec.resources.seats * max(seat or 0 for seat in seats)
 
 
 def compile_plan(spec: Spec) -> Plan:
@@ -226,8 +227,8 @@ def _base_bytes(study: Study, shape: Shape, *, gpu: bool) -> int:
     # A CPU may turn out to compute in bfloat16; what is planned is what fits in any case.
     wide = study.model.dtype == "float32" or (study.model.dtype == "auto" and not gpu)
     width = 4 if wide else 2
-    quantisation = getattr(study.tuner, "quantisation", "none")
-    if quantisation == "none":
+    quantisation = study.tuner.quantisation
+    if quantisation == "none" or study.tuner.dequantised_once:
         return shape.parameters * width
     # Half a byte a weight, and a scale for each 64: a float32, or one byte when the scales are quantised too.
     packed = 0.5 + (1 if quantisation == "nf4-double" else 4) / 64

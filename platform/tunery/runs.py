@@ -7,7 +7,7 @@
         driver.lock          held (flock) by the driver while it lives: nobody else may drive the run; holds its pid
         stop                 its presence asks the driver to stop
         logs/driver.log      what the driver and Ray print;  logs/<study>/<number>.log  one trial
-        tune/<study>/        Ray Tune's experiment state (what a restart restores from)
+        tune/<study>/        Ray Tune's experiment, a folder a trial; a restart reads Optuna's database instead
         checkpoints/<study>/<number>/
         adapters/<study>/<number>/
         spool/               tracking entries not yet in MLflow

@@ -93,10 +93,10 @@ class Sweep:
         trials = self.study().trials
         return any(t.objective is not None for t in trials) and any(t.status == "running" for t in trials)
 
-    def pack_process(self) -> int:
-        """The process that trains the pack."""
+    def pack_processes(self) -> list[int]:
+        """The processes that train the pack, by rank."""
         lines = "".join(log.read_text() for log in self.folder.root.glob("logs/*/*.log"))
-        return int(re.findall(r"\(process (\d+)\)", lines)[-1])
+        return [int(number) for number in re.findall(r"\(process(?:es)? ([\d, ]+)\)", lines)[-1].split(", ")]
 
     def mlflow(self) -> MlflowClient:
         return MlflowClient(self.home.tracking_uri)
@@ -165,7 +165,7 @@ def _spec(name: str, root: Path) -> dict[str, Any]:
             "space": {"train.learning_rate": {"choice": [2e-3, 1e-3]}, "tuner.rank": {"choice": [4, 8]}},
         },
         "registry": {"name": "fruits-{task}"},
-        "resources": {"seats": 2},
+        "resources": {"packs": 1, "seats": 2},
     }
 
 

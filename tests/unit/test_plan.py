@@ -131,7 +131,7 @@ class TestRunId:
 
     def test_does_not_change_with_comments_order_or_defaults(self) -> None:
         reordered = "# hello\n" + "\n".join(reversed(BASE.split("search:")[0].strip().split("\n"))) + "\nsearch:"
-        text = reordered + BASE.split("search:")[1] + "resources: {packs: 1}\n"
+        text = reordered + BASE.split("search:")[1] + "resources: {packs: auto}\n"
         assert run_id(parse_spec(text, file="y")) == run_id(spec_of())
 
 
@@ -209,6 +209,11 @@ class TestEstimate:
         plan = plan_of("", "resources.seats=3", "tasks=[cola]")
         found = plan.estimates[0]
         assert plan.pack_bytes == (found.base_bytes or 0) + 3 * (found.seat_bytes or 0)
+
+    def test_workers_share_the_base_and_each_holds_all_seats(self) -> None:
+        plan = plan_of("", "resources.seats=3", "resources.workers=4", "tasks=[cola]")
+        found = plan.estimates[0]
+        assert plan.pack_bytes == -(-(found.base_bytes or 0) // 4) + 3 * (found.seat_bytes or 0)
 
 
 def test_a_spec_made_in_python_is_checked_too() -> None:

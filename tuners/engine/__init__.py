@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuners.engine.base import Base
 from tuners.engine.gemm import native_dtype
+from tuners.engine.group import Group, Workers
 from tuners.engine.memory import keep_freed_memory
 from tuners.engine.pack import Pack
 from tuners.engine.state import SeatState
@@ -26,12 +27,14 @@ __all__ = [
     "Evaluation",
     "Example",
     "Examples",
+    "Group",
     "HeadSpec",
     "Pack",
     "Progress",
     "SeatSpec",
     "SeatState",
     "StepReport",
+    "Workers",
     "keep_freed_memory",
     "native_dtype",
 ]

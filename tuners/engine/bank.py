@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tuners.engine.group import Group
 from tuners.engine.method import Segment
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
@@ -72,6 +73,11 @@ class Bank:
         for index, row in enumerate(rows):
             row.theta, row.m, row.v, row.g = self._theta[index], self._m[index], self._v[index], self._g[index]
 
+    @property
+    def gradients(self) -> Tensor:
+        """[S, P]"""
+        return self._g
+
     def zero_gradients(self) -> None:
         """Before a step."""
         self._g.zero_()
@@ -99,6 +105,18 @@ class Bank:
     def _column(self, values: Iterable[float]) -> Tensor:
         """[S, 1]"""
         return torch.tensor(list(values), dtype=torch.float64).to(self._g)[:, None]
+
+
+def sum_gradients(banks: Sequence[Bank], group: Group) -> None:
+    """Over all workers, in one all-reduce for all seats."""
+    if group.size == 1:
+        return
+    parts = [bank.gradients.view(-1) for bank in banks]
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    group.sum(whole)
+    if len(parts) > 1:
+        for part, values in zip(parts, torch.split(whole, [len(part) for part in parts]), strict=True):
+            part.copy_(values)
 
 
 def gather(rows: Iterable[Row]) -> tuple[Bank, ...]:

@@ -14,19 +14,35 @@ from transformers import AutoConfig, AutoModel
 from tuners.engine.attention import NAME, prepare
 from tuners.engine.context import Context, SlotsBySite
 from tuners.engine.families import Family, family_of
-from tuners.engine.layout import Layout, Rows, lay_out
+from tuners.engine.group import Group, Workers
+from tuners.engine.layout import Layout, Rows, lay_out, training_rows
 from tuners.engine.linear import DenseWeight, PackedDropout, PackedLinear, Weight
+from tuners.engine.recompute import recompute
+from tuners.engine.sharding import held_bytes, layers_of, shard
 from tuners.engine.types import BaseSpec, Example
 from tuners.errors import TunerError
+
+_NOTHING = Example(np.zeros(1, np.int32), None, 0.0)
 
 
 class Base:
     """One frozen backbone and the layers at which seats may train something. Runs one forward at a time."""
 
-    def __init__(self, spec: BaseSpec, config: Any, backbone: nn.Module, family: Family, device: torch.device) -> None:
-        self.spec, self.config, self.family, self.device = spec, config, family, device
+    def __init__(
+        self,
+        spec: BaseSpec,
+        config: Any,
+        backbone: nn.Module,
+        family: Family,
+        device: torch.device,
+        group: Group,
+        *,
+        checkpointing: bool,
+    ) -> None:
+        self.spec, self.config, self.family, self.device, self.group = spec, config, family, device, group
         self.parameters = sum(parameter.numel() for parameter in backbone.parameters())
         self.context = Context(device)
+        self._checkpointing = checkpointing
         self.linears: dict[str, PackedLinear] = {}
         """By their names in the backbone: where an adapter may be."""
         self._pooler = backbone.get_submodule(family.pooler) if family.pooler else None
@@ -34,15 +50,35 @@ class Base:
             # It takes the first token only; ours pools every sequence.
             setattr(backbone, "pooler", None)  # noqa: B010  # mypy knows a module's attributes as modules
         self._backbone = backbone.requires_grad_(False)
-        self._wrap()
-        self._backbone.to(device).eval()
+        if checkpointing:
+            recompute(layers_of(backbone), self.context)
+        if isinstance(group, Workers):
+            # From the host's memory a share at a time: the whole base need not fit on one device.
+            self._wrap(torch.device("cpu"))
+            shard(self._backbone, group.mesh(device))
+            self.context.uniform = True
+        else:
+            self._wrap(device)
+            self._backbone.to(device)
+        self._backbone.eval()
         self._find_pooled_only()
         if self._pooler is not None:
             self._pooler.requires_grad_(False).to(device)
 
     @classmethod
-    def load(cls, spec: BaseSpec, device: str | torch.device = "cpu") -> Base:
-        """Load and freeze. Raises TunerError for a model that is not there, lacks weights, or cannot be packed."""
+    def load(
+        cls,
+        spec: BaseSpec,
+        device: str | torch.device = "cpu",
+        *,
+        group: Group | None = None,
+        checkpointing: bool = False,
+    ) -> Base:
+        """Load and freeze; sharded over the workers of a group, each of which calls this.
+
+        With `checkpointing` a layer's activations are computed again in its backward instead of kept.
+        Raises TunerError for a model that is not there, lacks weights, or cannot be packed.
+        """
         try:
             config = AutoConfig.from_pretrained(spec.folder, revision=spec.revision)
             family = family_of(config.model_type)
@@ -55,7 +91,7 @@ class Base:
             raise TunerError(f"cannot load the model {spec.folder!r}: {error}") from error
         family = _checked(family, sorted(report["missing_keys"]), spec)
         backbone.set_attn_implementation(NAME)
-        return cls(spec, config, backbone, family, torch.device(device))
+        return cls(spec, config, backbone, family, torch.device(device), group or Group(), checkpointing=checkpointing)
 
     @property
     def other_linears(self) -> tuple[str, ...]:
@@ -89,7 +125,20 @@ class Base:
         layers, hidden = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         inner = int(getattr(self.config, "intermediate_size", 4 * hidden))
         dtype: torch.dtype = getattr(torch, self.spec.dtype)
-        return layers * (10 * hidden + 3 * inner) * dtype.itemsize
+        layer = 10 * hidden + 3 * inner
+        return (layers * hidden + layer if self._checkpointing else layers * layer) * dtype.itemsize
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the base in this worker's memory between two forwards."""
+        return held_bytes(self._backbone) + (0 if self._pooler is None else held_bytes(self._pooler))
+
+    def idle(self, *, training: bool) -> None:
+        """Go along with the other workers' forward (and backward, if `training`) without a row of any seat."""
+        rows = training_rows([_NOTHING], seed=0, step=0, first=0) if training else Rows([_NOTHING], None)
+        pooled_1I = self.pooled(self._laid_out(rows), {}, training=training)
+        if training:
+            pooled_1I.backward(torch.zeros_like(pooled_1I))  # type: ignore[no-untyped-call]  # torch's backward is untyped
 
     def pooled(self, layout: Layout, slots: SlotsBySite, *, training: bool) -> Tensor:
         """[N, I] the states that the heads read; with gradients and dropout if `training`."""
@@ -108,14 +157,14 @@ class Base:
         states: Tensor = out.last_hidden_state[0]
         return states
 
-    def _wrap(self) -> None:
+    def _wrap(self, device: torch.device) -> None:
         """Replace the linear and dropout layers; number every module in the model's own order."""
         prepare(self._backbone, self.context)
         weight_of = _weights(self.spec)
         for index, (name, module) in enumerate(list(self._backbone.named_modules())):
             new: nn.Module
             if isinstance(module, nn.Linear):
-                new = PackedLinear(name, index, module, weight_of(module, self.device), self.context)
+                new = PackedLinear(name, index, module, weight_of(module, device), self.context)
                 self.linears[name] = new
             elif isinstance(module, nn.Dropout):
                 new = PackedDropout(index, module.p, self.context)
@@ -125,16 +174,15 @@ class Base:
 
     def _find_pooled_only(self) -> None:
         """After the last attention each token is on its own, and only the pooled ones count: mark those layers."""
-        example = Example(np.zeros(1, np.int32), None, 0.0)
-        layout = lay_out(
-            [Rows([example], None)], causal=self.causal, first_position=self.first_position, device=self.device
-        )
         with torch.no_grad(), self.context.tracing() as calls:
-            self._states(layout, {})
+            self._states(self._laid_out(Rows([_NOTHING], None)), {})
         last_attention = max(place for place, layer in enumerate(calls) if layer is None)
         for layer in calls[last_attention:]:
             if isinstance(layer, PackedLinear):
                 layer.pooled_only = True
+
+    def _laid_out(self, rows: Rows) -> Layout:
+        return lay_out([rows], causal=self.causal, first_position=self.first_position, device=self.device)
 
 
 def _weights(spec: BaseSpec) -> Any:
@@ -147,7 +195,8 @@ def _weights(spec: BaseSpec) -> Any:
     buffer, double = Buffer(), spec.quantisation == "nf4-double"
 
     def quantised(linear: nn.Linear, device: torch.device) -> Weight:
-        return Nf4Weight(linear.weight.data.to(device), buffer, double=double)
+        weight = Nf4Weight(linear.weight.data.to(device), buffer, double=double)
+        return DenseWeight(weight.dense().clone()) if spec.dequantised_once else weight
 
     return quantised
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from tuners.engine.layout import Layout
 from tuners.engine.streams import keep_rows
+
+Kept = tuple[Tensor | None, ...]
 
 
 class Slot(Protocol):
@@ -22,10 +24,10 @@ class Slot(Protocol):
     def dropout(self) -> float:
         """Of the adapter's input."""
 
-    def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> Any:
+    def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> Kept:
         """Add to y in place; returns what `backward` wants to have kept."""
 
-    def backward(self, kept: Any, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
+    def backward(self, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
         """Add to the seat's gradients, and to x's where there is one."""
 
 
@@ -39,6 +41,8 @@ class Context:
     def __init__(self, device: torch.device) -> None:
         # Without an input that requires grad, autograd would not record the first layer's sites.
         self.anchor = torch.zeros((), device=device, requires_grad=True)
+        self.uniform = False
+        """Record every layer, whoever trains there: workers that share a base gather its layers in the same order."""
         self._layout: Layout | None = None
         self._slots: SlotsBySite = {}
         self._calls: list[object] | None = None
@@ -52,6 +56,21 @@ class Context:
             yield
         finally:
             self._layout, self._slots = None, {}
+
+    @contextmanager
+    def recalled(self, layout: Layout, slots: SlotsBySite) -> Iterator[None]:
+        """For a part of a forward that is computed again in its backward."""
+        before = self._layout, self._slots
+        self._layout, self._slots = layout, slots
+        try:
+            yield
+        finally:
+            self._layout, self._slots = before
+
+    @property
+    def slots(self) -> SlotsBySite:
+        """Of the forward that runs."""
+        return self._slots
 
     @property
     def layout(self) -> Layout:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tuners.engine.base import Base
 from tuners.engine.context import SlotsBySite
+from tuners.engine.group import Group
 from tuners.engine.layout import Rows, lay_out
 from tuners.engine.seat import Seat
 from tuners.engine.types import Evaluation, Examples
@@ -43,9 +44,14 @@ def run(base: Base, seats: Sequence[Seat], slots: SlotsBySite) -> dict[str, dict
         for outputs in (seat.head.spec.outputs,)
         for name, examples in seat.spec.eval_sets.items()
     ]
+    group, batches = base.group, list(_batches(splits))
+    mine = batches[group.rank :: group.size]
     with torch.no_grad():
-        for batch in _batches(splits):
+        for batch in mine:
             _forward(base, seats, slots, splits, batch)
+        if len(mine) < -(-len(batches) // group.size):
+            base.idle(training=False)
+    _exchange(group, splits, mine)
     found: dict[str, dict[str, Evaluation]] = {seat.spec.name: {} for seat in seats}
     for split in splits:
         seat = seats[split.seat]
@@ -53,6 +59,18 @@ def run(base: Base, seats: Sequence[Seat], slots: SlotsBySite) -> dict[str, dict
         loss = float(seat.head.losses(logits, labels).mean()) if len(labels) else float("nan")
         found[seat.spec.name][split.name] = Evaluation(split.logits, split.labels, loss)
     return found
+
+
+def _exchange(group: Group, splits: Sequence[_Split], mine: Sequence[NDArray[np.int64]]) -> None:
+    """What each worker has computed goes to all."""
+    if group.size == 1:
+        return
+    rows_K2 = np.concatenate([np.empty((0, 2), np.int64), *mine])
+    chosen = [rows_K2[rows_K2[:, 0] == place, 1] for place in range(len(splits))]
+    own = [(rows, split.logits[rows], split.labels[rows]) for rows, split in zip(chosen, splits, strict=True)]
+    for found in group.gather(own):
+        for split, (rows, logits, labels) in zip(splits, found, strict=True):
+            split.logits[rows], split.labels[rows] = logits, labels
 
 
 def _batches(splits: Sequence[_Split]) -> Iterator[NDArray[np.int64]]:

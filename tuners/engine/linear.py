@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import torch
@@ -16,21 +17,22 @@ from tuners.engine.streams import masked
 
 
 class Weight(Protocol):
-    """A frozen weight, however it is kept."""
+    """A frozen weight, however it is kept: a module, whose parameters can be sharded."""
 
     def dense(self) -> Tensor:
         """[O, I]; may lie in a buffer that the next call of any weight overwrites."""
 
 
-class DenseWeight:
+class DenseWeight(nn.Module):
     """A weight kept as it is."""
 
     def __init__(self, weight_OI: Tensor) -> None:
-        self._weight = weight_OI
+        super().__init__()
+        self.weight = nn.Parameter(weight_OI, requires_grad=False)
 
     def dense(self) -> Tensor:
         """[O, I]"""
-        return self._weight
+        return self.weight
 
 
 class _Grouped(torch.autograd.Function):
@@ -43,23 +45,25 @@ class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, anchor: Tensor, site: PackedLinear) -> Tensor:  # noqa: ARG004
         y_TO = linear(x_TI, site.weight.dense(), site.bias)
-        kept = []
+        seats, kept = [], []
         for slot, start, end in site.active():
             keep = site.keep(slot.dropout, start, end) if slot.dropout else None
-            kept.append((slot, start, end, slot.forward(x_TI[start:end], y_TO[start:end], keep)))
+            kept.append(slot.forward(x_TI[start:end], y_TO[start:end], keep))
+            seats.append((slot, start, end, len(kept[-1])))
         # Where nobody trains, only the shape is needed, which the gradient has.
-        ctx.save_for_backward(*((x_TI,) if kept else ()))
-        ctx.site, ctx.kept = site, kept
+        ctx.save_for_backward(*((x_TI, *chain.from_iterable(kept)) if kept else ()))
+        ctx.site, ctx.seats = site, seats
         return y_TO
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         g_TO = gradients[0]
         gx_TI = back(g_TO, ctx.site.weight.dense()) if ctx.needs_input_grad[0] else None
-        for slot, start, end, kept in ctx.kept:
-            (x_TI,) = ctx.saved_tensors
-            gx_kI = None if gx_TI is None else gx_TI[start:end]
-            slot.backward(kept, x_TI[start:end], g_TO[start:end], gx_kI)
+        saved: tuple[Any, ...] = ctx.saved_tensors
+        rest = iter(saved[1:])
+        for slot, start, end, count in ctx.seats:
+            kept, gx_kI = tuple(islice(rest, count)), None if gx_TI is None else gx_TI[start:end]
+            slot.backward(kept, saved[0][start:end], g_TO[start:end], gx_kI)
         return gx_TI, None, None
 
 
@@ -95,7 +99,7 @@ class PackedLinear(nn.Module):
     def _rows(self, x_TI: Tensor) -> Tensor:
         """[T, O]"""
         # Untrained layers go through the function too: autograd would keep a quantised weight's buffer.
-        anchor = self.context.anchor if self.active() else None
+        anchor = self.context.anchor if self.context.uniform or self.active() else None
         out: Tensor = _Grouped.apply(x_TI, anchor, self)  # type: ignore[no-untyped-call]  # torch's apply is untyped
         return out
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bitsandbytes.functional as bnb
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _BLOCK = 64
 _PIECE = 1 << 20
@@ -31,27 +31,36 @@ class Buffer:
         return self._memory[:size]
 
 
-class Nf4Weight:
+class Nf4Weight(nn.Module):
     """One quantised weight: 4 bits a value, a scale a block of 64 (itself in 8 bits with `double`)."""
 
     def __init__(self, weight_OI: Tensor, buffer: Buffer, *, double: bool) -> None:
-        self._packed, self._state = bnb.quantize_4bit(
+        super().__init__()
+        packed, state = bnb.quantize_4bit(
             weight_OI.detach().contiguous(), blocksize=_BLOCK, compress_statistics=double, quant_type="nf4"
         )
-        self._buffer = buffer
+        self.packed = nn.Parameter(packed, requires_grad=False)
+        self.absmax = nn.Parameter(state.absmax, requires_grad=False)
+        self._state, self._buffer = state, buffer
+        # What little else the state holds, by the same tensors: so it moves along with the module.
+        small = [state.code, *((state.offset, state.state2.absmax, state.state2.code) if state.nested else ())]
+        for number, values in enumerate(small):
+            self.register_buffer(f"state{number}", values, persistent=False)
 
     def dense(self) -> Tensor:
         """[O, I] in the dtype it was quantised from; the next call of any weight of this base overwrites it."""
-        state, size = self._state, torch.Size(self._state.shape).numel()
-        out = self._buffer.of(size, state.dtype, self._packed.device)
-        if self._packed.device.type != "cpu":
-            bnb.dequantize_4bit(self._packed, state, out=out.view(state.shape))
+        state, size, packed = self._state, torch.Size(self._state.shape).numel(), self.packed
+        # Where the base is sharded, the parameter is another tensor in a forward than between two.
+        state.absmax = self.absmax
+        out = self._buffer.of(size, state.dtype, packed.device)
+        if packed.device.type != "cpu":
+            bnb.dequantize_4bit(packed, state, out=out.view(state.shape))
             return out.view(state.shape)
-        packed, scales_B = self._packed.view(-1), self._scales()
+        packed_n, scales_B = packed.view(-1), self._scales()
         for start in range(0, size, _PIECE):
             end = min(size, start + _PIECE)
             piece = torch.ops.bitsandbytes.dequantize_4bit(
-                packed[start // 2 : -(-end // 2)],
+                packed_n[start // 2 : -(-end // 2)],
                 scales_B[start // _BLOCK : -(-end // _BLOCK)],
                 _BLOCK,
                 "nf4",

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from tuners.engine import evaluate, export
-from tuners.engine.bank import Bank, gather
+from tuners.engine.bank import Bank, gather, sum_gradients
 from tuners.engine.base import Base
 from tuners.engine.context import Slot, SlotsBySite
+from tuners.engine.deal import Part, forwards
 from tuners.engine.layout import lay_out, training_rows
 from tuners.engine.seat import Batch, Seat
 from tuners.engine.state import SeatState
@@ -32,6 +33,9 @@ _SMALL = 1e-3
 _log = logging.getLogger(__name__)
 
 
+_Plain = tuple[float, list[list[float]], list[list[float]]]
+
+
 @dataclass
 class _Tally:
     """What a step's forwards found out about one seat."""
@@ -41,16 +45,23 @@ class _Tally:
     """[C] each"""
     highest: list[Tensor] = field(default_factory=list)
 
+    def plain(self) -> _Plain:
+        """To be sent."""
+        return self.loss, [values.tolist() for values in self.lowest], [values.tolist() for values in self.highest]
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Plain], dtype: torch.dtype) -> _Tally:
+        """What all workers found out."""
+        losses, lowest, highest = zip(*parts, strict=True)
+        low, high = ([torch.tensor(row, dtype=dtype) for part in each for row in part] for each in (lowest, highest))
+        return cls(sum(losses), low, high)
+
     def constant(self, examples: int) -> bool:
         """Whether all examples got the same logits."""
         lowest, highest = torch.stack(self.lowest).amin(0), torch.stack(self.highest).amax(0)
         spread = float((highest - lowest).max())
         size = max(_SMALL, float(lowest.abs().max()), float(highest.abs().max()))
         return examples > 1 and spread <= _CONSTANT * size
-
-
-Part = tuple[str, int, int]
-"""Of a step: a seat, its first row and the row after its last in this forward."""
 
 
 class Pack:
@@ -122,8 +133,9 @@ class Pack:
     def _step(self, batches: dict[str, Batch]) -> dict[str, StepReport]:
         tallies = self._gradients(batches)
         reports = {}
-        for bank in self._banks:
-            norms = bank.norms()
+        # Another worker's processor may round otherwise, and all must decide alike.
+        norms_by_bank = self.base.group.share([bank.norms() for bank in self._banks])
+        for bank, norms in zip(self._banks, norms_by_bank, strict=True):
             seats = [self._seat_of_row(index, bank) for index in range(len(bank.rows))]
             updates = [seat.update() for seat in seats]
             for seat, norm, update in zip(seats, norms, updates, strict=True):
@@ -152,27 +164,34 @@ class Pack:
             tallies = {name: _Tally() for name in batches}
             try:
                 for parts in self._forwards(batches):
-                    self._forward(parts, batches, tallies)
-                return tallies
+                    if parts:
+                        self._forward(parts, batches, tallies)
+                    else:
+                        self.base.idle(training=True)
+                return self._summed(tallies)
             except torch.OutOfMemoryError:
+                # The other workers wait in the middle of a layer: only a new group can begin the step anew.
+                if self.base.group.size > 1:
+                    raise
                 if self.max_tokens <= max(len(e.ids) for batch in batches.values() for e in batch.examples):
                     raise
                 self.max_tokens //= 2
                 _log.warning("out of memory: forwards are bounded to %d tokens from now on", self.max_tokens)
 
-    def _forwards(self, batches: dict[str, Batch]) -> Iterator[list[Part]]:
-        """Cut a step into forwards of at most `max_tokens`; a longer sequence goes alone."""
-        parts: list[Part] = []
-        tokens = 0
-        for name, batch in batches.items():
-            first = 0
-            for row, example in enumerate(batch.examples):
-                if tokens and tokens + len(example.ids) > self.max_tokens:
-                    yield [*parts, (name, first, row)] if row > first else parts
-                    parts, tokens, first = [], 0, row
-                tokens += len(example.ids)
-            parts.append((name, first, len(batch.examples)))
-        yield parts
+    def _summed(self, tallies: dict[str, _Tally]) -> dict[str, _Tally]:
+        """Gradients and tallies of the whole step, the same on every worker."""
+        group, dtype = self.base.group, self.base.trained_dtype
+        if group.size == 1:
+            return tallies
+        sum_gradients(self._banks, group)
+        found = group.gather({name: tally.plain() for name, tally in tallies.items()})
+        return {name: _Tally.joined([plain[name] for plain in found], dtype) for name in tallies}
+
+    def _forwards(self, batches: dict[str, Batch]) -> list[list[Part]]:
+        """This worker's share of a step, in forwards of at most `max_tokens`."""
+        lengths = {name: [len(example.ids) for example in batch.examples] for name, batch in batches.items()}
+        group = self.base.group
+        return forwards(lengths, max_tokens=self.max_tokens, rank=group.rank, workers=group.size)
 
     def _forward(self, parts: Sequence[Part], batches: dict[str, Batch], tallies: dict[str, _Tally]) -> None:
         names = tuple(name for name, _, _ in parts)

@@ -81,6 +81,8 @@ class BaseSpec:
     """A local folder or a hub id."""
     revision: str | None = None
     quantisation: Quantisation = "none"
+    dequantised_once: bool = False
+    """Keep what a quantised weight is dequantised to, and not its 4 bits."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """What is trained is in float32 beside the first two; all is in float64 where rounding must be told from faults."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tuners.config import TunerConfig
 from tuners.engine.base import Base
-from tuners.engine.context import Slot
+from tuners.engine.context import Kept, Slot
 from tuners.engine.linear import PackedLinear
 from tuners.engine.method import Segment, uniform, zeros
 from tuners.engine.streams import apply_mask
@@ -38,9 +38,10 @@ class LoraSlot:
         y_TO.addmm_(h_TR, self._b.t().to(x_TI.dtype))
         return h_TR, keep_TI
 
-    def backward(self, kept: tuple[Tensor, Tensor | None], x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
+    def backward(self, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
         """Adds to A's and B's gradients, and to x's."""
         h_TR, keep_TI = kept
+        assert h_TR is not None
         x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
         gh_TR = torch.mm(g_TO, self._b.to(g_TO.dtype)).mul_(self._scale_of(keep_TI))
         if self._gb.dtype == g_TO.dtype:

@@ -88,7 +88,10 @@ def _facts(plan: Plan, profile: Profile) -> list[tuple[str, str]]:
         ("data", spec.data.source + (f" {spec.data.root}" if spec.data.root else "")),
         ("search", f"sampler {spec.search.sampler.name}, pruner {spec.search.pruner.name}"),
         *(("", f"{path}: {found.describe()}") for path, found in spec.search.space.items()),
-        ("packs", f"{resources.packs} x {resources.workers} x {device}, {count_of(resources.seats, 'seat')} each"),
+        (
+            "packs",
+            f"{resources.packs} x {resources.workers} x {device}, up to {count_of(resources.seats, 'seat')} each",
+        ),
         ("memory", _memory(plan)),
         ("where", f"{profile.target}, {f'the Ray at {profile.ray}' if profile.ray else 'a Ray started for the run'}"),
         ("profile", profile.name),
@@ -112,6 +115,8 @@ def _memory(plan: Plan) -> str:
     if plan.pack_bytes is None or None in bases | seats:
         return "unknown: the model's shapes are not known here"
     base, seat = (size(max(value for value in values if value is not None)) for values in (bases, seats))
+    workers = plan.spec.resources.workers
+    base = base if workers == 1 else f"{base} / {workers}"
     return (
         f"{size(plan.pack_bytes)} a worker: base {base}, {plan.spec.resources.seats} x {seat} a seat; and activations"
     )

@@ -4,19 +4,23 @@ A seat joins and then awaits its reports. A pack comes by between its steps: it 
 it should do. The driver follows all of it as one ordered list of events. The desk holds no tensor and reads no file;
 what must outlive it lies in the seats' checkpoints, which hold every report ever made.
 
-`Desk` is plain asyncio, so that it can be tested and simulated without Ray; `driver` makes an actor of it.
+A call costs what it changes, however many seats there are: seats wait in a line a base, a pack knows its own, and
+whoever awaits something is woken by that and nothing else.
+
+`Desk` is plain asyncio, so that it can be tested and simulated without Ray; `remote_desk` makes an actor of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tunery.cluster.messages import (
+    Declined,
     Ended,
     Ending,
     Event,
@@ -33,20 +37,64 @@ from tunery.cluster.messages import (
 )
 
 
-@dataclass
+class _Bell:
+    """Wakes those who listen now."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        self._event.set()
+        self._event.clear()
+
+    async def heard(self, wait_s: float | None = None) -> None:
+        """Until the next ring, or for `wait_s` at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._event.wait()
+
+
+@dataclass(eq=False)
 class _Seat:
+    """It waits in its base's line, or has a place in a pack, or is done: its last report is here, or it failed."""
+
     order: SeatOrder
-    pack: str = ""
-    """The pack told to take it; empty while it waits."""
+    pack: _Pack | None = None
+    """The pack told to take it."""
     reports: list[Report] = field(default_factory=list)
     ended: Ended | None = None
+    news: _Bell = field(default_factory=_Bell)
+
+    def is_done(self) -> bool:
+        return self.ended is not None or (bool(self.reports) and self.reports[-1].final)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Pack:
-    base: str
+    base: _Base
     capacity: int
     incarnation: int
+    seats: dict[SeatName, _Seat] = field(default_factory=dict)
+    drops: list[SeatName] = field(default_factory=list)
+    """Seats that have left it and that it has not been told of."""
+    full: bool = False
+    """It has declined a seat, and none of its own has left since."""
+    orders: _Bell = field(default_factory=_Bell)
+
+    def has_room(self) -> bool:
+        return len(self.seats) < self.capacity and not self.full
+
+
+@dataclass(eq=False)
+class _Base:
+    line: OrderedDict[SeatName, _Seat] = field(default_factory=OrderedDict)
+    """The seats without a pack, the next one first."""
+    idle: dict[_Pack, None] = field(default_factory=dict)
+    """Packs with room that await a seat in a visit, in the order they came."""
+    begun: int = 0
+    """Trials that were admitted and have not ended, of all studies."""
+    hopeless: str = ""
+    """Why no pack can train it."""
 
 
 class Desk:
@@ -54,73 +102,73 @@ class Desk:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._seats: OrderedDict[SeatName, _Seat] = OrderedDict()
-        self._packs: dict[str, _Pack] = {}
-        self._drops: dict[str, list[SeatName]] = {}
-        self._events: list[tuple[str, Event]] = []
+        self._seats: dict[SeatName, _Seat] = {}
         self._left: dict[SeatName, Ended] = {}
-        self._hopeless: dict[str, str] = {}
-        self._bases: dict[str, str] = {}
-        """Study -> its base."""
+        self._bases: defaultdict[str, _Base] = defaultdict(_Base)
+        self._packs: dict[str, _Pack] = {}
+        self._incarnations: Counter[str] = Counter()
+        """Pack -> how often it was opened."""
         self._begun: Counter[str] = Counter()
         """Study -> trials that were admitted and have not ended."""
+        self._base_of: dict[str, _Base] = {}
+        """Study -> its base."""
+        self._events: deque[tuple[str, Event]] = deque()
+        self._taken = 0
+        """Events before those: the driver has them."""
+        self._news = _Bell()
         self._closing = False
-        self._changed = asyncio.Condition()
 
     # -- seats -------------------------------------------------------------------------------------------------
 
     async def admit(self, study: str, *, base: str, limit: int) -> bool:
         """Whether the study may begin a trial now: the studies of one base have at most `limit` at once, all together.
 
-        A trial that waits for a seat is a process that does nothing, and its draw knows less than a later one would.
+        A trial that waits for a place is a process that does nothing, and its draw knows less than a later one would;
+        so `limit` lies only a little above the number of places: see `driver.AHEAD`.
         """
-        self._bases[study] = base
-        if sum(count for other, count in self._begun.items() if self._bases[other] == base) >= limit:
+        of_study = self._base_of[study] = self._bases[base]
+        if of_study.begun >= limit:
             return False
         self._begun[study] += 1
+        of_study.begun += 1
         return True
 
     async def join(self, order: SeatOrder) -> None:
         """Ask for a seat. Joining again changes nothing: Tune starts an ended trial's process anew now and then."""
-        if order.name not in self._seats and order.name not in self._left:
-            seat = self._seats[order.name] = _Seat(order)
-            await self._record("", Joined(order, self._now_ms()))
-            if order.base in self._hopeless:
-                await self._fail([seat], self._hopeless[order.base])
+        if order.name in self._seats or order.name in self._left:
+            return
+        seat = self._seats[order.name] = _Seat(order)
+        self._record("", Joined(order, self._now_ms()))
+        if reason := self._bases[order.base].hopeless:
+            self._fail(seat, reason)
+        else:
+            self._line_up([seat], front=False)
 
     async def next_report(self, name: SeatName, after: int) -> Report | Ended:
         """Await the report with index `after`, or the seat's end."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._answer(name, after) is not None)
-            answer = self._answer(name, after)
-            assert answer is not None
-            return answer
-
-    def _answer(self, name: SeatName, after: int) -> Report | Ended | None:
-        if name in self._left:
-            return self._left[name]
-        seat = self._seats[name]
-        if len(seat.reports) > after:
-            return seat.reports[after]
-        return seat.ended
+        while name not in self._left:
+            seat = self._seats[name]
+            if len(seat.reports) > after:
+                return seat.reports[after]
+            if seat.ended is not None:
+                return seat.ended
+            await seat.news.heard()
+        return self._left[name]
 
     async def leave(self, name: SeatName, ending: Ending, reason: str = "") -> None:
         """The trial has ended; its pack drops the seat at its next visit."""
         if self._begun[name.study]:
             self._begun[name.study] -= 1
+            self._base_of[name.study].begun -= 1
         seat = self._seats.pop(name, None)
         if seat is None:
             return
         if seat.ended is not None:
             ending, reason = seat.ended.ending, seat.ended.reason
-        else:
-            self._give_up_place(seat)
         self._left[name] = Ended(ending, reason)
-        await self._record("", Left(name, ending, reason, self._now_ms()))
-
-    def _give_up_place(self, seat: _Seat) -> None:
-        if seat.pack:
-            self._drops.setdefault(seat.pack, []).append(seat.order.name)
+        self._take_out(seat, told=False)
+        seat.news.ring()
+        self._record("", Left(name, ending, reason, self._now_ms()))
 
     # -- packs -------------------------------------------------------------------------------------------------
 
@@ -129,123 +177,160 @@ class Desk:
 
         Returns the incarnation that `visit` must name: a worker that was given up for dead cannot speak any more.
         """
-        incarnation = self._packs[pack].incarnation + 1 if pack in self._packs else 1
-        self._packs[pack] = _Pack(base, capacity, incarnation)
         await self.lose_pack(pack)
-        return incarnation
+        self._incarnations[pack] += 1
+        self._packs[pack] = _Pack(self._bases[base], capacity, self._incarnations[pack])
+        return self._incarnations[pack]
 
     async def lose_pack(self, pack: str) -> None:
-        """The seats of a pack that died wait for a place again."""
-        self._drops.pop(pack, None)
-        for seat in self._seats.values():
-            if seat.pack == pack:
-                seat.pack = ""
-        async with self._changed:
-            self._changed.notify_all()
+        """The seats of a pack that died wait for a place again, before those that have not begun."""
+        lost = self._packs.pop(pack, None)
+        if lost is None:
+            return
+        lost.base.idle.pop(lost, None)
+        lost.orders.ring()
+        seats, lost.seats = list(lost.seats.values()), {}
+        self._line_up(seats, front=True)
 
     async def visit(
         self, pack: str, incarnation: int, messages: Sequence[PackMessage], *, wait_s: float = 0.0
     ) -> Orders:
-        """Take what happened in a pack, answer with what it should do; await up to `wait_s` for something to do."""
-        if self._packs[pack].incarnation != incarnation:
+        """Take what happened in a pack, answer with what it should do; await up to `wait_s` for something to do.
+
+        A pack that was given up for dead is not heard, and told to close.
+        """
+        here = self._packs.get(pack)
+        if here is None or here.incarnation != incarnation:
             return Orders(close=True)
-        if messages:
-            await self._take(pack, messages)
-        orders = self._orders(pack)
-        if orders == Orders() and await self._wait(lambda: self._has_orders(pack), wait_s):
-            orders = self._orders(pack)
+        self._hear(pack, here, messages)
+        orders = self._orders(here)
+        if orders == Orders() and wait_s > 0:
+            if here.has_room():
+                here.base.idle[here] = None
+            await here.orders.heard(wait_s)
+            here.base.idle.pop(here, None)
+            # It may have been given up meanwhile, and a seat told to it now would be lost.
+            orders = self._orders(here) if self._packs.get(pack) is here else Orders(close=True)
         return orders
 
-    async def _take(self, pack: str, messages: Sequence[PackMessage]) -> None:
+    def _hear(self, pack: str, here: _Pack, messages: Sequence[PackMessage]) -> None:
+        declined = []
         for message in messages:
-            seat = self._seats.get(message.name)
-            if seat is None or seat.pack != pack:
+            seat = here.seats.get(message.name)
+            if seat is None:
                 continue  # it left while the message was on its way
+            if isinstance(message, Declined):
+                if len(here.seats) > 1 or here.drops:
+                    declined.append(seat)
+                    del here.seats[message.name]
+                    # What has left since the pack looked may have made the room: then it is asked again.
+                    here.full = not here.drops
+                    continue
+                message = Failed(message.name, message.reason, self._now_ms())  # there will never be more room
             if isinstance(message, Reported):
                 if message.report.index != len(seat.reports):
                     continue  # a replay from the checkpoint of a report that is here already
                 seat.reports.append(message.report)
+                seat.news.ring()
+                if message.report.final:
+                    self._take_out(seat, told=True)
             elif isinstance(message, Failed):
                 seat.ended = Ended("failed", message.reason)
-                self._give_up_place(seat)
-            self._events.append((pack, message))
-        async with self._changed:
-            self._changed.notify_all()
+                seat.news.ring()
+                self._take_out(seat, told=True)
+            self._record(pack, message)
+        self._line_up(declined, front=True)
 
-    def _orders(self, pack: str) -> Orders:
-        drop = tuple(self._drops.pop(pack, ()))
+    def _orders(self, here: _Pack) -> Orders:
+        drop, here.drops = tuple(here.drops), []
         if self._closing:
             return Orders(drop=drop, close=True)
-        here = self._packs[pack]
-        free = here.capacity - sum(1 for s in self._seats.values() if s.pack == pack and s.ended is None)
-        take = [s for s in self._seats.values() if self._waits_for(s, here)][: max(0, free)]
-        for seat in take:
-            seat.pack = pack
-        return Orders(take=tuple(s.order for s in take), drop=drop)
-
-    def _has_orders(self, pack: str) -> bool:
-        here = self._packs[pack]
-        return self._closing or pack in self._drops or any(self._waits_for(s, here) for s in self._seats.values())
-
-    @staticmethod
-    def _waits_for(seat: _Seat, pack: _Pack) -> bool:
-        return not seat.pack and seat.ended is None and seat.order.base == pack.base
+        take = []
+        while here.base.line and here.has_room():
+            name, seat = here.base.line.popitem(last=False)
+            seat.pack = here
+            here.seats[name] = seat
+            take.append(seat.order)
+        return Orders(take=tuple(take), drop=drop)
 
     # -- the driver --------------------------------------------------------------------------------------------
 
     async def events(self, after: int, *, wait_s: float) -> Events:
-        """What happened since event number `after`; awaits up to `wait_s` for the next."""
-        await self._wait(lambda: len(self._events) > after, wait_s)
-        return Events(len(self._events), tuple(self._events[after:]))
+        """What happened since event number `after`; awaits up to `wait_s` for the next.
+
+        Whoever asks has all events before `after`, and they are forgotten here.
+        """
+        while self._taken < after:
+            self._events.popleft()
+            self._taken += 1
+        if not self._events and wait_s > 0:
+            await self._news.heard(wait_s)
+        return Events(self._taken + len(self._events), tuple(self._events))
 
     async def give_up_base(self, base: str, reason: str) -> None:
         """No pack can train this base: fail its seats, now and whenever one joins."""
-        self._hopeless[base] = reason
-        await self._fail([seat for seat in self._seats.values() if seat.order.base == base], reason)
+        self._bases[base].hopeless = reason
+        for seat in self._seats.values():
+            if seat.order.base == base:
+                self._fail(seat, reason)
 
     async def abandon(self, study: str) -> None:
         """The study's own process has died: nobody awaits its seats any more."""
         for name in [name for name in self._seats if name.study == study]:
             await self.leave(name, "stopped", "the study's process died")
-        self._begun.pop(study, None)
-
-    async def _fail(self, seats: Iterable[_Seat], reason: str) -> None:
-        for seat in seats:
-            if seat.ended is None:
-                seat.ended = Ended("failed", reason)
-                self._give_up_place(seat)
-                self._events.append((seat.pack, Failed(seat.order.name, reason, self._now_ms())))
-        async with self._changed:
-            self._changed.notify_all()
+        if begun := self._begun.pop(study, 0):
+            self._base_of[study].begun -= begun
 
     async def close(self) -> None:
         """Send the packs home; each writes a checkpoint of every seat before it goes."""
         self._closing = True
-        async with self._changed:
-            self._changed.notify_all()
+        for pack in self._packs.values():
+            pack.orders.ring()
 
     async def recall(self, events: Sequence[Event]) -> None:
         """Tell the driver what a study knew before it began."""
-        self._events.extend(("", event) for event in events)
-        async with self._changed:
-            self._changed.notify_all()
+        for event in events:
+            self._record("", event)
 
-    async def seated(self) -> Collection[SeatName]:
-        """The seats in packs now."""
-        return tuple(name for name, seat in self._seats.items() if seat.pack)
+    # -- where a seat is ---------------------------------------------------------------------------------------
 
-    async def _wait(self, condition: Callable[[], bool], wait_s: float) -> bool:
-        """Whether the condition holds, or came to hold within `wait_s`."""
-        if wait_s > 0 and not condition():
-            async with self._changed:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait_for(condition), wait_s)
-        return condition()
+    def _line_up(self, seats: Sequence[_Seat], *, front: bool) -> None:
+        """Let seats wait for a pack; at the front they come in their order before all others."""
+        for seat in reversed(seats) if front else seats:
+            base = self._bases[seat.order.base]
+            seat.pack = None
+            base.line[seat.order.name] = seat
+            if front:
+                base.line.move_to_end(seat.order.name, last=False)
+            # One idle pack a seat: they share what comes. One that trains sees it at its next visit.
+            if base.idle:
+                pack = next(iter(base.idle))
+                del base.idle[pack]
+                pack.orders.ring()
 
-    async def _record(self, pack: str, event: Event) -> None:
+    def _take_out(self, seat: _Seat, *, told: bool) -> None:
+        """Take a seat from where it is; `told`: its pack knows that."""
+        name, pack = seat.order.name, seat.pack
+        self._bases[seat.order.base].line.pop(name, None)
+        if pack is None:
+            return
+        seat.pack = None
+        del pack.seats[name]
+        pack.full = False
+        if not told:
+            pack.drops.append(name)
+            pack.orders.ring()
+
+    def _fail(self, seat: _Seat, reason: str) -> None:
+        if not seat.is_done():
+            seat.ended = Ended("failed", reason)
+            self._take_out(seat, told=False)
+            seat.news.ring()
+            self._record("", Failed(seat.order.name, reason, self._now_ms()))
+
+    def _record(self, pack: str, event: Event) -> None:
         self._events.append((pack, event))
-        async with self._changed:
-            self._changed.notify_all()
+        self._news.ring()
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

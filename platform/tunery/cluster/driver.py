@@ -42,7 +42,13 @@ EXIT_FAILED = 5
 EXIT_STOPPED = 130
 PREPARATIONS = 2
 """Studies tokenised at once: each takes a process of its own with a tokenizer in it."""
+AHEAD = 1
+"""Trials that may be begun for each pack beyond its places. One that waits at the desk takes a place at the pack's next
+visit; without it the place stays empty for as long as Tune takes to begin a trial. More would draw from older results.
+"""
 STATE_INTERVAL_S = 0.3
+STATE_SHARE = 0.05
+"""Most of the driver's time that goes into writing the state: it holds every trial."""
 STOP_GRACE_S = 60.0
 """Within which the packs write their last checkpoints when the run is asked to stop."""
 
@@ -63,7 +69,8 @@ class Driver:
     _data: dict[str, StudyData] = field(default_factory=dict)
     _cursor: int = 0
     _stop: bool = False
-    _written: float = 0.0
+    _next_state: float = 0.0
+    """When the state is to be written again (time.monotonic)."""
 
     def run(self) -> int:
         """Drive to the end; the exit code."""
@@ -135,7 +142,7 @@ class Driver:
             data=data,
             ledger_url=self.profile.study_storage_url,
             ledger_name=f"{self.plan.run_id}/{study.name}",
-            seats=self.plan.spec.resources.seats * self.plan.spec.resources.packs,
+            seats=sum(pack.capacity + AHEAD for pack in self._hosting.values() if pack.base_key == base_key(study)),
             storage_path=self.folder.root / "tune",
             desk=self.desk,
         )
@@ -240,11 +247,12 @@ class Driver:
         self._write_state(force=True)
 
     def _write_state(self, *, force: bool = False) -> None:
-        now = time.time()
-        if force or now - self._written > STATE_INTERVAL_S:
-            self._written = now
-            self.ledger.update(updated_at=now)
+        began = time.monotonic()
+        if force or began >= self._next_state:
+            self.ledger.update(updated_at=time.time())
             self.folder.write_state(self.ledger.state)
+            now = time.monotonic()
+            self._next_state = now + max(STATE_INTERVAL_S, (now - began) / STATE_SHARE)
 
 
 def open_driver(folder: RunFolder, home: Home, profile: Profile) -> Driver:

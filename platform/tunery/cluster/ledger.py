@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from tunery.cluster.messages import (
     Ending,
@@ -22,15 +21,17 @@ from tunery.runs import RunState, StudyState, TrialState
 from tunery.tasks import get
 
 
-@dataclass
 class Ledger:
-    """Folds the desk's events into the state of a run."""
+    """Folds the desk's events into the state of a run.
 
-    state: RunState
-    _trials: dict[str, dict[int, TrialState]] = field(init=False)
+    An event costs the same however many trials there are; only `state` goes through all of them.
+    """
 
-    def __post_init__(self) -> None:
-        self._trials = {study.name: {t.number: t for t in study.trials} for study in self.state.studies}
+    def __init__(self, state: RunState) -> None:
+        self._run = state
+        self._studies = {study.name: study for study in state.studies}
+        """Their `trials` are out of date: see `_trials`."""
+        self._trials = {study.name: {t.number: t for t in study.trials} for study in state.studies}
 
     @classmethod
     def begin(cls, plan: Plan, *, tracking_uri: str, now: float) -> Ledger:
@@ -53,8 +54,13 @@ class Ledger:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
+    @property
+    def state(self) -> RunState:
+        return self._run.model_copy(update={"studies": tuple(self.study(name) for name in self._studies)})
+
     def study(self, name: str) -> StudyState:
-        return next(study for study in self.state.studies if study.name == name)
+        trials = self._trials[name]
+        return self._studies[name].model_copy(update={"trials": tuple(trials[number] for number in sorted(trials))})
 
     def trial(self, study: str, number: int) -> TrialState | None:
         return self._trials[study].get(number)
@@ -71,14 +77,10 @@ class Ledger:
     # -- writing -----------------------------------------------------------------------------------------------
 
     def update(self, **changes: object) -> None:
-        self.state = self.state.model_copy(update=changes)
+        self._run = self._run.model_copy(update=changes)
 
     def update_study(self, name: str, **changes: object) -> None:
-        self.update(
-            studies=tuple(
-                study.model_copy(update=changes) if study.name == name else study for study in self.state.studies
-            )
-        )
+        self._studies[name] = self._studies[name].model_copy(update=changes)
 
     def apply(self, pack: str, event: Event) -> None:
         """Take one event in."""
@@ -115,7 +117,9 @@ class Ledger:
         if report.best:
             changes["metrics"] = report.metrics
         self._change(study, number, **changes)
-        self._choose_best(study)
+        best = self._studies[study].best
+        # Its objective is its best so far: it can only have risen to the top.
+        self._choose_best(study, [number] if best is None else [best, number])
 
     def know(self, known: Known, reports: Iterable[Report]) -> None:
         """Take in a trial that had ended before this driver began."""
@@ -134,19 +138,21 @@ class Ledger:
         if at is not None:
             changes["ended_at"] = at
         self._change(study, number, **changes)
-        self._choose_best(study)
+        if ending == "failed" and number == self._studies[study].best:
+            self._choose_best(study, self._trials[study])
 
     def _change(self, study: str, number: int, **changes: object) -> None:
         self._put(study, self._trials[study][number].model_copy(update=changes))
 
     def _put(self, study: str, trial: TrialState) -> None:
-        trials = self._trials[study]
-        trials[trial.number] = trial
-        self.update_study(study, trials=tuple(trials[number] for number in sorted(trials)))
+        self._trials[study][trial.number] = trial
 
-    def _choose_best(self, study: str) -> None:
-        """The trial with the best objective of those that did not fail; the earlier one on a tie."""
-        sign = 1.0 if get(self.study(study).task).direction == "maximise" else -1.0
-        scored = [t for t in self._trials[study].values() if t.objective is not None and t.status != "failed"]
-        best = max(scored, key=lambda t: (sign * (t.objective or 0.0), -t.number), default=None)
-        self.update_study(study, best=best.number if best else None)
+    def _choose_best(self, study: str, numbers: Iterable[int]) -> None:
+        """Of these trials, the one with the best objective of those that did not fail; the earlier one on a tie."""
+        sign = 1.0 if get(self._studies[study].task).direction == "maximise" else -1.0
+        scored = [
+            (sign * trial.objective, -number)
+            for number in numbers
+            if (trial := self._trials[study][number]).objective is not None and trial.status != "failed"
+        ]
+        self.update_study(study, best=-max(scored)[1] if scored else None)

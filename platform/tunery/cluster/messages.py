@@ -118,7 +118,19 @@ class Failed:
     at_ms: int
 
 
-PackMessage = Seated | Progressed | Reported | Failed
+@dataclass(frozen=True)
+class Declined:
+    """The pack has no room for a seat that it was told to take: the seat waits again, before all others.
+
+    The pack is told to take none until one of its seats has left. For a pack with no seat in it this is for ever: it
+    sends `Failed` in its place.
+    """
+
+    name: SeatName
+    reason: str
+
+
+PackMessage = Seated | Progressed | Reported | Failed | Declined
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ class Left:
     at_ms: int
 
 
-Event = PackMessage | Joined | Known | Left
+Event = Seated | Progressed | Reported | Failed | Joined | Known | Left
 
 
 @dataclass(frozen=True)

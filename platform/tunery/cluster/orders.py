@@ -21,14 +21,18 @@ class PackOrder:
     model_id: str
     revision: str | None
     quantisation: Quantisation
+    dequantised_once: bool
     dtype: Literal["auto", "float32", "bfloat16"]
     """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int
     """Most seats at once."""
+    gradient_checkpointing: bool
     threads: int
     """Of torch, on a CPU."""
     run: Path
     desk: RemoteDesk
+    halvings: int = 0
+    """Of the tokens of a forward: how often the pack has run out of memory."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,6 @@ class StudyOrder:
     """Optuna's database."""
     ledger_name: str
     seats: int
-    """Trials at once, of all studies on this base."""
+    """Trials at once, of all studies on this base: those with a place in a pack, and those that wait for one."""
     storage_path: Path
     desk: RemoteDesk

@@ -2,6 +2,9 @@
 
 Between two steps of the engine it visits the desk. At a seat's evaluations it scores, writes a checkpoint (with the
 PEFT adapter when it is the best so far) and reports, in this order: a report that was heard is never lost.
+
+Of several workers that hold the base together, rank 0 speaks to the desk and writes the files; what the desk has said
+it passes on, so that all do the same between the same two steps.
 """
 
 from __future__ import annotations
@@ -20,18 +23,20 @@ import ray.train
 import ray.train.torch
 import torch
 
-from storage.checkpoints import Checkpoint, CheckpointStore
+from storage.checkpoints import CheckpointStore
 from storage.models import model_folder
 from storage.tokens import TokenTable
 from tuners.engine import (
     Base,
     BaseSpec,
     Evaluation,
+    Group,
     HeadSpec,
     Pack,
     SeatSpec,
     SeatState,
     StepReport,
+    Workers,
     keep_freed_memory,
     native_dtype,
 )
@@ -39,6 +44,7 @@ from tuners.errors import TunerError
 from tunery import tasks
 from tunery.cluster.messages import (
     Failed,
+    Orders,
     PackMessage,
     Progressed,
     Report,
@@ -98,25 +104,41 @@ class _Host:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         dtype = native_dtype(self.device) if order.dtype == "auto" else order.dtype
-        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, dtype)
-        self.pack = Pack(Base.load(spec, device=self.device))
-        incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
-        visited = 0.0
+        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, order.dequantised_once, dtype)
+        self.group = Workers() if torch.distributed.is_initialized() else Group()
+        self.speaks = self.group.rank == 0
+        self.processes = self.group.gather(os.getpid())
+        base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)
+        self.pack = Pack(base)
+        self.pack.max_tokens = max(1, self.pack.max_tokens >> order.halvings)
+        if self.speaks:
+            self.incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
+        self.visited = 0.0
         while True:
-            if not self.seats or self.messages or time.monotonic() - visited > VISIT_INTERVAL_S:
-                messages, self.messages = self.messages, []
-                wait_s = 0.0 if self.seats else 5.0
-                orders = desk.visit(order.pack, incarnation, messages, wait_s=wait_s)
-                visited = time.monotonic()
-                for name in orders.drop:
-                    self._drop(name)
-                if orders.close:
-                    self._go_home()
-                    return
-                for seat_order in orders.take:
-                    self._take(seat_order)
+            orders = self.group.share(self._visit() if self.speaks else Orders())
+            for name in orders.drop:
+                self._drop(name)
+            if orders.close:
+                self._go_home()
+                return
+            for seat_order in orders.take:
+                self._take(seat_order)
             if self.seats:
                 self._step()
+
+    def _visit(self) -> Orders:
+        """What the desk wants to have done; while training it is asked now and then."""
+        if self.seats and not self.messages and time.monotonic() - self.visited <= VISIT_INTERVAL_S:
+            return Orders()
+        messages, self.messages = self.messages, []
+        wait_s = 0.0 if self.seats else 5.0
+        orders = self.order.desk.visit(self.order.pack, self.incarnation, messages, wait_s=wait_s)
+        self.visited = time.monotonic()
+        return orders
+
+    def _say(self, *messages: PackMessage) -> None:
+        if self.speaks:
+            self.messages.extend(messages)
 
     # -- joining and leaving -----------------------------------------------------------------------------------
 
@@ -131,20 +153,25 @@ class _Host:
             log=run.trial_log(name.study, name.number),
             reports=[],
         )
-        checkpoint = seat.store.newest()
-        for problem in seat.store.problems:
-            self._log(seat, problem)
+        # What rank 0 has read all go on from; the others need not see the same files at the same time.
+        state, seat.reports = self.group.share(self._restore(seat) if self.speaks else (None, []))
+        problem = ""
         try:
-            self.pack.join(self._spec(seat), self._restore(seat, checkpoint))
+            self.pack.join(self._spec(seat), SeatState.from_bytes(state) if state else None)
         except TunerError as error:
-            self._fail(seat, str(error))
+            problem = str(error)
+        problems = [found for found in self.group.gather(problem) if found]
+        if problems:
+            if not problem:
+                self.pack.leave(str(name))
+            self._fail(seat, problems[0])
             return
         self.seats[name] = seat
         progress = self.pack.progress(str(name))
-        where = f"{self.order.pack} (process {os.getpid()}) at step {progress.step} of {progress.steps}"
+        processes = f"process{'es' if len(self.processes) > 1 else ''} {', '.join(map(str, self.processes))}"
+        where = f"{self.order.pack} ({processes}) at step {progress.step} of {progress.steps}"
         self._log(seat, f"seated in {where}: {dict(order.draw)}")
-        self.messages.append(Seated(name, progress.step, _now_ms()))
-        self.messages.extend(Reported(name, report) for report in seat.reports)
+        self._say(Seated(name, progress.step, _now_ms()), *(Reported(name, report) for report in seat.reports))
         if progress.finished:
             self._drop(name)  # it had finished, and only its end was not heard
 
@@ -159,12 +186,12 @@ class _Host:
             eval_sets={split: TokenTable(path) for split, path in data.evals.items()},
         )
 
-    @staticmethod
-    def _restore(seat: _Seat, checkpoint: Checkpoint | None) -> SeatState | None:
-        if checkpoint is None:
-            return None
-        seat.reports = read_reports(checkpoint.read(REPORTS))
-        return SeatState.from_bytes(checkpoint.read(STATE))
+    def _restore(self, seat: _Seat) -> tuple[bytes | None, list[Report]]:
+        """The newest good checkpoint's state and reports."""
+        checkpoint = seat.store.newest()
+        for problem in seat.store.problems:
+            self._log(seat, problem)
+        return (checkpoint.read(STATE), read_reports(checkpoint.read(REPORTS))) if checkpoint else (None, [])
 
     def _drop(self, name: SeatName) -> None:
         if self.seats.pop(name, None) is not None:
@@ -172,11 +199,11 @@ class _Host:
 
     def _fail(self, seat: _Seat, reason: str) -> None:
         self._log(seat, f"failed: {reason}")
-        self.messages.append(Failed(seat.order.name, reason, _now_ms()))
+        self._say(Failed(seat.order.name, reason, _now_ms()))
         self._drop(seat.order.name)
 
     def _go_home(self) -> None:
-        for seat in self.seats.values():
+        for seat in self.seats.values() if self.speaks else ():
             step = self.pack.progress(str(seat.order.name)).step
             self._checkpoint(seat, step, best=False)
             self._log(seat, f"asked to stop: checkpoint at step {step}")
@@ -211,23 +238,29 @@ class _Host:
             seat.progressed_at = now
             progress = self.pack.progress(str(seat.order.name))
             rate = seat.examples / max(seat.seconds, 1e-9)
-            self.messages.append(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, rate))
+            self._say(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, rate))
 
     def _evaluate(self, due: list[_Seat]) -> None:
         results = self.pack.evaluate([str(seat.order.name) for seat in due])
+        peak = max(self.group.gather(self._peak_memory()))
         for seat in due:
             name = seat.order.name
-            report = self._report(seat, results[str(name)])
-            seat.reports.append(report)
-            self._checkpoint(seat, report.step, best=report.best)
-            self._log(seat, _line(report))
-            self.messages.append(Reported(name, report))
+            if self.speaks:
+                self._bring(seat, results[str(name)], peak)
             seat.loss_sum = seat.seconds = 0.0
             seat.steps = seat.examples = seat.tokens = 0
-            if report.final:
+            if self.pack.progress(str(name)).finished:
                 self._drop(name)
 
-    def _report(self, seat: _Seat, results: Mapping[str, Evaluation]) -> Report:
+    def _bring(self, seat: _Seat, results: Mapping[str, Evaluation], peak: int) -> None:
+        """Score, write, then say."""
+        report = self._report(seat, results, peak)
+        seat.reports.append(report)
+        self._checkpoint(seat, report.step, best=report.best)
+        self._log(seat, _line(report))
+        self._say(Reported(seat.order.name, report))
+
+    def _report(self, seat: _Seat, results: Mapping[str, Evaluation], peak: int) -> Report:
         progress = self.pack.progress(str(seat.order.name))
         scores = metrics.score(seat.task, {split: (e.logits, e.labels) for split, e in results.items()})
         objective = metrics.objective(seat.task, scores)
@@ -250,7 +283,7 @@ class _Host:
                 "train_loss": seat.loss_sum / max(1, seat.steps),
                 "examples_per_s": seat.examples / max(seat.seconds, 1e-9),
                 "tokens_per_s": seat.tokens / max(seat.seconds, 1e-9),
-                "peak_memory_bytes": float(self._peak_memory()),
+                "peak_memory_bytes": float(peak),
                 "trainable_parameters": float(progress.trainable),
                 "total_parameters": float(progress.total),
                 "epoch": progress.epoch,
@@ -259,7 +292,7 @@ class _Host:
         )
 
     def _peak_memory(self) -> int:
-        """Of the whole pack, in bytes: on the device, or of this process on a CPU."""
+        """Of this worker with all its seats, in bytes: on the device, or of the process on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -277,8 +310,9 @@ class _Host:
         scores = seat.reports[-1].metrics if seat.reports else {}
         seat.store.save(step, files, metrics=scores, best=best)
 
-    @staticmethod
-    def _log(seat: _Seat, line: str) -> None:
+    def _log(self, seat: _Seat, line: str) -> None:
+        if not self.speaks:
+            return
         seat.log.parent.mkdir(parents=True, exist_ok=True)
         with seat.log.open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -20,13 +22,16 @@ from tunery.cluster.retry import Cause, Failure, GiveUp, decide
 
 log = logging.getLogger(__name__)
 
+NODE_LIMIT_S = 120.0
+"""Within which a lost node is expected back, or another in its place, before a pack goes on with fewer workers."""
+
 
 def host(order: PackOrder, resources: Resources, storage_path: Path) -> str:
     """Run one pack to its end. Returns '' when the desk sent it home, else why it was given up."""
-    attempt = 0
+    attempt, share = 0, resources
     while True:
         try:
-            _train(order, resources, storage_path, attempt)
+            _train(order, share, storage_path, attempt)
             return ""
         except TrainingFailedError as error:
             cause, detail = classify(error)
@@ -37,7 +42,8 @@ def host(order: PackOrder, resources: Resources, storage_path: Path) -> str:
         if isinstance(decision, GiveUp):
             return decision.why
         if decision.smaller:
-            order = replace(order, capacity=max(1, order.capacity // 2))
+            order = replace(order, capacity=max(1, order.capacity // 2), halvings=order.halvings + 1)
+        share = _there(order.pack, resources)
 
 
 def _worker(config: Mapping[str, Any]) -> None:
@@ -75,6 +81,29 @@ def _trainer(workers: int) -> type[DataParallelTrainer]:
     return TorchTrainer  # type: ignore[return-value]  # Ray types it as its older kind of trainer
 
 
+def _there(pack: str, wanted: Resources) -> Resources:
+    """What a pack that starts again may count on: fewer workers where its cluster has lost nodes for good."""
+    deadline = time.monotonic() + NODE_LIMIT_S
+    while (workers := workers_on(_nodes(), wanted)) < wanted.workers and time.monotonic() < deadline:
+        time.sleep(1.0)  # Ray tells nobody when a node joins
+    if workers == wanted.workers:
+        return wanted
+    log.warning("pack %s: the cluster has room for %d of its %d workers", pack, workers, wanted.workers)
+    # With room for none Ray waits until there is some.
+    return replace(wanted, workers=max(1, workers))
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def workers_on(nodes: Sequence[Mapping[str, float]], wanted: Resources) -> int:
+    """As many of a pack's workers as nodes with these resources can hold, if nothing else is there."""
+    needs = {"CPU": wanted.cpus_per_worker, "GPU": wanted.gpus_per_worker}
+    rooms = (min(int(node.get(name, 0.0) / need + 1e-6) for name, need in needs.items() if need > 0) for node in nodes)
+    return min(wanted.workers, sum(rooms))
+
+
 def classify(error: TrainingFailedError) -> tuple[Cause, str]:
     """What ended a pack, from what Ray Train raised."""
     if isinstance(error, PreemptionError):
@@ -83,7 +112,8 @@ def classify(error: TrainingFailedError) -> tuple[Cause, str]:
     causes = [(_cause(_inner(failure)), _inner(failure)) for failure in failures.values()]
     if not causes:
         return Cause.UNKNOWN, _first_line(error)
-    cause, failure = causes[0]
+    # When one worker dies the others lose their connection to it: what is known here tells more than that.
+    cause, failure = min(causes, key=lambda found: found[0] is Cause.UNKNOWN)
     return cause, f"{type(failure).__name__}: {_first_line(failure)}"
 
 

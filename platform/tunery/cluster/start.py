@@ -11,12 +11,10 @@ from pathlib import Path
 import ray
 
 from tunery.cluster.orders import PackOrder, Resources
+from tunery.cluster.placement import Room, place
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
-
-SEATS_CPUS = 0.5
-"""Left by the packs: a seat asks Ray for a thousandth of a CPU, and would wait for ever where there is none."""
 
 
 @contextmanager
@@ -26,6 +24,7 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")  # nobody restores from Tune's snapshots: see `sampler`
     if not profile.ray:
         # Nobody takes this machine away; the watcher would be one more process to start.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -44,15 +43,19 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
 
 
 def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder, Resources]]:
-    """The packs of each base. Where they want more cores than the started Ray has, each gets less."""
+    """The packs of each base, as there is room for them on the Ray that was started or joined."""
+    bases: dict[str, list[Study]] = {}
+    for study in plan.studies:
+        bases.setdefault(base_key(study), []).append(study)
     wanted = plan.spec.resources
-    cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-    bases = {base_key(study): study for study in plan.studies}
-    workers = len(bases) * wanted.packs * wanted.workers
-    share = Resources(
-        wanted.workers, min(wanted.cpus_per_worker, (cores - SEATS_CPUS) / workers), wanted.gpus_per_worker
+    placement = place(
+        wanted,
+        _room(),
+        bases=len(bases),
+        trials=max(sum(study.search.trials for study in studies) for studies in bases.values()),
+        pack_bytes=plan.pack_bytes,
     )
-    places = [(base, study) for base, study in bases.items() for _ in range(wanted.packs)]
+    places = [(base, studies[0]) for base, studies in bases.items() for _ in range(placement.packs)]
     return [
         (
             PackOrder(
@@ -61,19 +64,27 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder
                 model_id=study.model.id,
                 revision=study.model.revision,
                 quantisation=study.tuner.quantisation,
+                dequantised_once=study.tuner.dequantised_once,
                 dtype=study.model.dtype,
-                capacity=wanted.seats,
-                threads=max(1, cores // workers),
+                capacity=placement.capacity,
+                gradient_checkpointing=wanted.gradient_checkpointing,
+                threads=placement.threads,
                 run=run,
                 desk=desk,
             ),
-            share,
+            placement.share,
         )
         for number, (base, study) in enumerate(places)
     ]
 
 
+def _room() -> Room:
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return Room(cpus=int(found.get("CPU", 1)), gpus=int(found.get("GPU", 0)), memory=int(found.get("memory", 0)))
+
+
 def base_key(study: Study) -> str:
     """Studies with the same key can share a pack."""
-    model = study.model
-    return f"{model.id}@{model.revision or ''}|{study.tuner.quantisation}|{model.dtype}"
+    model, tuner = study.model, study.tuner
+    kept = f"{tuner.quantisation}, dequantised once" if tuner.dequantised_once else tuner.quantisation
+    return f"{model.id}@{model.revision or ''}|{kept}|{model.dtype}"

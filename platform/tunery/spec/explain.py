@@ -145,13 +145,16 @@ _SPECIAL: Mapping[str, Callable[[Mapping[str, Any], object], str]] = {
 }
 
 
-def explain(error: Mapping[str, Any], value: object) -> str:
-    """One of pydantic's errors about a value. Missing and unknown keys are told by `tunery.spec.load`."""
+def explain(error: Mapping[str, Any], value: object, words: str = "") -> str:
+    """One of pydantic's errors about a value, which may be one of some `words` too.
+
+    Missing and unknown keys are told by `tunery.spec.load`.
+    """
     kind = error["type"]
     if kind in _SPECIAL:
         return _SPECIAL[kind](error, value)
     if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, got {show(value)}"
+        return f"expected {_EXPECTED[kind]}{f' or {words}' if words else ''}, got {show(value)}"
     if kind == "value_error":
         return f"expected {error['ctx']['error']!s}"
     message = str(error["msg"])

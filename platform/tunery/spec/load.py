@@ -129,6 +129,9 @@ def _field_mistakes(tree: Tree) -> Iterator[tuple[Path, str, bool]]:
         return
     except ValidationError as error:
         errors: list[Any] = error.errors(include_url=False)
+    words = {
+        _locate(tree, each["loc"])[0]: each["ctx"]["expected"] for each in errors if each["type"] == "literal_error"
+    }
     for each in errors:
         path, value = _locate(tree, each["loc"])
         match each["type"]:
@@ -152,7 +155,7 @@ def _field_mistakes(tree: Tree) -> Iterator[tuple[Path, str, bool]]:
             case _ if (path[:1] in (("overrides",), ("matrix",)) and len(path) > 2) or path[-2:-1] == ("choice",):
                 yield path, f"{dotted(path)}: expected a number, a word, true or false, got {show(value)}", False
             case _:
-                yield path, f"{dotted(path)}: {explain(each, value)}", False
+                yield path, f"{dotted(path)}: {explain(each, value, words.get(path, ''))}", False
 
 
 def _locate(tree: Tree, location: Sequence[str | int]) -> tuple[Path, Tree]:

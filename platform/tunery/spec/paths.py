@@ -31,6 +31,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 _NOT_SEARCHED = {
     "train.max_length": "the rows are cut and tokenised once, before the trials",
     "tuner.method": "a trial keeps its study's method; use `matrix` to compare methods",
+    "tuner.double_quantisation": "a study's trials share one base; use `matrix` to compare bases",
+    "tuner.dequantise": "a study's trials share one base, and the results are the same",
 }
 # Where rows come from is the same for a whole sweep; the budget of a study is set as a whole.
 _NOT_OVERRIDDEN = {"search.space", "search.sampler", "search.pruner", "data.source", "data.root"}

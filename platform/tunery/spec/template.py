@@ -50,7 +50,7 @@ search:
 # A study for each combination:
 # matrix: {{train.schedule: [linear, cosine]}}
 
-resources: {{packs: 1, workers: 1, gpus_per_worker: 0, cpus_per_worker: 1, seats: 8}}   # seats: trials trained at once
+resources: {{workers: 1, gpus_per_worker: 0, cpus_per_worker: 1, seats: 8}}   # seats: trials that a pack trains at once
 tracking: {{experiment: {quoted_name}}}
 registry: {{name: "{name}-{{task}}", alias: champion, min_gain: 0.0}}   # promoted if better by at least min_gain
 """

@@ -11,11 +11,14 @@ import pytest
 
 from tunery.cluster.desk import Desk
 from tunery.cluster.messages import (
+    Declined,
     Ended,
+    Events,
     Failed,
     Joined,
     Left,
     Orders,
+    Progressed,
     Report,
     Reported,
     Seated,
@@ -264,5 +267,119 @@ def test_the_studies_of_a_base_have_no_more_trials_at_once_than_it_has_seats() -
         assert not await desk.admit("cola", base="b", limit=2)
         await desk.abandon("sst2")
         assert [await desk.admit("cola", base="b", limit=2) for _ in range(3)] == [True, True, False]
+
+    run(test())
+
+
+def test_a_seat_that_has_reported_its_last_has_no_place_any_more() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0, 1, capacity=1)
+        orders = await desk.visit("p", incarnation, [Reported(SeatName("cola", 0), report(0, final=True))])
+        assert orders == Orders(take=(order(1),)), "its pack has dropped it, and the study may hear of it later"
+        incarnation = await desk.open_pack("p", base="b", capacity=2)
+        assert (await desk.visit("p", incarnation, [])).take == (order(1),), "it is not trained again"
+
+    run(test())
+
+
+def test_a_declined_seat_is_the_next_one_of_another_pack() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0, 1, 2, 3, capacity=3)
+        other = await desk.open_pack("q", base="b", capacity=2)
+        declined = [Declined(SeatName("cola", number), "no room") for number in (1, 2)]
+        assert await desk.visit("p", incarnation, declined) == Orders(), "p has a place, and no room"
+        assert [o.name.number for o in (await desk.visit("q", other, [])).take] == [1, 2]
+
+    run(test())
+
+
+def test_a_pack_that_declined_a_seat_is_asked_again_when_one_of_its_own_has_left() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0, 1, capacity=3)
+        assert await desk.visit("p", incarnation, [Declined(SeatName("cola", 1), "no room")]) == Orders()
+        await desk.join(order(2))
+        assert await desk.visit("p", incarnation, []) == Orders()
+        await desk.leave(SeatName("cola", 0), "pruned")
+        orders = await desk.visit("p", incarnation, [])
+        assert orders == Orders(take=(order(1), order(2)), drop=(SeatName("cola", 0),))
+
+    run(test())
+
+
+def test_a_pack_that_declined_a_seat_while_one_of_its_own_left_is_asked_again_at_once() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0, 1, capacity=2)
+        await desk.leave(SeatName("cola", 0), "pruned")
+        orders = await desk.visit("p", incarnation, [Declined(SeatName("cola", 1), "no room")])
+        assert orders == Orders(take=(order(1),), drop=(SeatName("cola", 0),))
+
+    run(test())
+
+
+def test_a_seat_that_an_empty_pack_declines_has_failed() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        await desk.visit("p", incarnation, [Declined(SeatName("cola", 0), "needs 9 GiB, the pack has 8")])
+        assert await desk.next_report(SeatName("cola", 0), 0) == Ended("failed", "needs 9 GiB, the pack has 8")
+
+    run(test())
+
+
+def test_what_a_seat_awaits_is_not_woken_by_what_concerns_others() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0, 1)
+        waiting = asyncio.create_task(desk.next_report(SeatName("cola", 1), 0))
+        awaited = None
+        for index in range(3):
+            await asyncio.sleep(0)
+            now = waiting.get_coro().cr_await  # type: ignore[union-attr]
+            assert awaited in (None, now), "it was woken, and waits anew"
+            awaited = now
+            await desk.visit("p", incarnation, [Reported(SeatName("cola", 0), report(index))])
+            await desk.visit("p", incarnation, [Progressed(SeatName("cola", 1), 1, 2, 0.5, 1.0)])
+        waiting.cancel()
+
+    run(test())
+
+
+def test_two_packs_that_wait_share_the_seats_that_come() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with()
+        other = await desk.open_pack("q", base="b", capacity=2)
+        visits = [
+            asyncio.create_task(desk.visit(*where, [], wait_s=10)) for where in (("p", incarnation), ("q", other))
+        ]
+        await asyncio.sleep(0)
+        for number in range(2):
+            await desk.join(order(number))
+            await asyncio.sleep(0)
+        assert [[o.name.number for o in (await visit).take] for visit in visits] == [[0], [1]]
+
+    run(test())
+
+
+def test_a_worker_given_up_while_it_waits_takes_no_seat() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with()
+        waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
+        await asyncio.sleep(0)
+        new = await desk.open_pack("p", base="b", capacity=2)
+        await desk.join(order(0))
+        assert await waiting == Orders(close=True)
+        assert (await desk.visit("p", new, [])).take == (order(0),)
+
+    run(test())
+
+
+def test_the_desk_forgets_the_events_that_the_driver_has() -> None:
+    async def test() -> None:
+        desk, _, _ = await desk_with(0, 1)
+        first = await desk.events(0, wait_s=0)
+        assert (first.upto, len(first.events)) == (2, 2)
+        await desk.leave(SeatName("cola", 0), "pruned")
+        second = await desk.events(first.upto, wait_s=0)
+        assert [type(event) for _, event in second.events] == [Left]
+        assert second.upto == 3
+        assert await desk.events(3, wait_s=0) == Events(3, ())
 
     run(test())

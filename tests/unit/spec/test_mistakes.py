@@ -154,7 +154,13 @@ MORE = [
     ("registry: {name: '{task'}", "x.yaml:13:18: not a template"),
     ("registry: {name: '{task.x}'}", "x.yaml:13:18: unknown placeholder '{task.x}'"),
     ("registry: {alias: 'No!'}", "x.yaml:13:19: registry.alias: expected a lower-case letter"),
+    (
+        "resources: {gradient_checkpointing: maybe}",
+        "x.yaml:13:37: resources.gradient_checkpointing: expected true or false, got 'maybe'",
+    ),
     ("resources: {seats: 0}", "x.yaml:13:20: resources.seats: expected a value at least 1, got 0"),
+    ("resources: {packs: 0}", "x.yaml:13:20: resources.packs: expected a value at least 1, got 0"),
+    ("resources: {packs: all}", "x.yaml:13:20: resources.packs: expected a whole number or 'auto', got 'all'"),
 ]
 
 
@@ -181,10 +187,16 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
     assert [mistake.split(": ")[0] for mistake in found] == ["x.yaml:2:7", "x.yaml:5:9", "x.yaml:8:17", "x.yaml:13:1"]
 
 
-def test_a_searched_path_must_be_one_of_every_compared_method() -> None:
-    text = GOOD.replace("tuner.rank: {choice: [4, 8]}", "tuner.double_quantisation: {choice: [true, false]}")
-    found = mistakes_of(text + "matrix: {tuner.method: [lora, qlora]}\n")
-    assert found == ["x.yaml:12:5: the method lora has no tuner.double_quantisation"]
+@pytest.mark.parametrize("path", ["tuner.double_quantisation", "tuner.dequantise"])
+def test_what_belongs_to_the_base_is_not_searched(path: str) -> None:
+    text = GOOD.replace("method: lora", "method: qlora")
+    found = mistakes_of(text.replace("tuner.rank: {choice: [4, 8]}", f"{path}: {{choice: [true, false]}}"))
+    assert found[0].startswith(f"x.yaml:12:5: {path} cannot be searched: a study's trials share one base")
+
+
+def test_an_overridden_path_must_be_one_of_every_compared_method() -> None:
+    text = GOOD + "matrix: {tuner.method: [lora, qlora]}\noverrides: {cola: {tuner.double_quantisation: false}}\n"
+    assert mistakes_of(text) == ["x.yaml:14:20: the method lora has no tuner.double_quantisation"]
 
 
 def test_too_many_studies_are_refused() -> None:

@@ -57,25 +57,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     grouped = sizes | common | {"num_key_value_heads": 2}
     rates = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     configs: dict[str, Any] = {
-        "bert": lambda: t.BertConfig(**sizes, **common, **rates),
-        "roberta": lambda: t.RobertaConfig(**sizes, **common, **rates),
-        "distilbert": lambda: t.DistilBertConfig(dim=64, n_layers=2, n_heads=4, hidden_dim=128, **common),
-        "llama": lambda: t.LlamaConfig(**grouped),
-        "qwen2": lambda: t.Qwen2Config(**grouped),
-        "qwen3": lambda: t.Qwen3Config(**grouped, head_dim=16),
-        "mistral": lambda: t.MistralConfig(**grouped, sliding_window=None),
+        "bert": lambda layers: t.BertConfig(**sizes | {"num_hidden_layers": layers}, **common, **rates),
+        "roberta": lambda _: t.RobertaConfig(**sizes, **common, **rates),
+        "distilbert": lambda _: t.DistilBertConfig(dim=64, n_layers=2, n_heads=4, hidden_dim=128, **common),
+        "llama": lambda _: t.LlamaConfig(**grouped),
+        "qwen2": lambda _: t.Qwen2Config(**grouped),
+        "qwen3": lambda _: t.Qwen3Config(**grouped, head_dim=16),
+        "mistral": lambda _: t.MistralConfig(**grouped, sliding_window=None),
     }
-    made: dict[tuple[str, bool], str] = {}
+    made: dict[tuple[str, bool, int], str] = {}
 
-    def make(family: str, *, pooler: bool = True) -> str:
-        key = (family, pooler)
+    def make(family: str, *, pooler: bool = True, layers: int = 2) -> str:
+        key = (family, pooler, layers)
         if key not in made:
             folder = tmp_path_factory.mktemp(family)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 extra = {} if pooler else {"add_pooling_layer": False}
                 model_class = t.BertModel if family == "bert" else t.AutoModel
-                config = configs[family]()
+                config = configs[family](layers)
                 model = model_class(config, **extra) if family == "bert" else model_class.from_config(config)
             model.save_pretrained(folder)
             made[key] = str(folder)
@@ -98,25 +98,26 @@ def base_of(tiny: Callable[..., str]) -> Callable[..., Base]:
     return load
 
 
+def seat_spec(name: str, *, classes: int = 2, examples: int = 40, config: Any = LoraConfig, **fields: Any) -> SeatSpec:
+    """A seat with what is given, defaults for the rest."""
+    tuner = {key: fields.pop(key) for key in list(fields) if key in config.model_fields}
+    train_set = fields.pop("train_set", None) or Sentences(examples, seed=1, classes=classes)
+    fields = {"batch_size": 8, "epochs": 50, "learning_rate": 1e-3} | fields
+    labels = () if classes == 1 else tuple(f"label {index}" for index in range(classes))
+    return SeatSpec(
+        name=name,
+        tuner=config(**tuner),
+        train=TrainConfig(**fields),
+        head=HeadSpec("regression" if classes == 1 else "classification", labels),
+        train_set=train_set,
+        eval_sets={"dev": Sentences(21, seed=2, classes=classes)},
+    )
+
+
 @pytest.fixture(scope="session")
 def seat() -> Callable[..., SeatSpec]:
-    """seat("a", rank=4, seed=1, learning_rate=1e-3, classes=3): a seat with what is given, defaults for the rest."""
-
-    def make(name: str, *, classes: int = 2, examples: int = 40, config: Any = LoraConfig, **fields: Any) -> SeatSpec:
-        tuner = {key: fields.pop(key) for key in list(fields) if key in config.model_fields}
-        train_set = fields.pop("train_set", None) or Sentences(examples, seed=1, classes=classes)
-        fields = {"batch_size": 8, "epochs": 50, "learning_rate": 1e-3} | fields
-        labels = () if classes == 1 else tuple(f"label {index}" for index in range(classes))
-        return SeatSpec(
-            name=name,
-            tuner=config(**tuner),
-            train=TrainConfig(**fields),
-            head=HeadSpec("regression" if classes == 1 else "classification", labels),
-            train_set=train_set,
-            eval_sets={"dev": Sentences(21, seed=2, classes=classes)},
-        )
-
-    return make
+    """seat("a", rank=4, seed=1, learning_rate=1e-3, classes=3)"""
+    return seat_spec
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -83,27 +84,73 @@ def test_memory_that_runs_out_halves_the_forwards(base_of: Any, seat: Any, monke
         assert found[name] == pytest.approx(losses, abs=ROUNDING["float32"])
 
 
-@pytest.mark.parametrize("rate", [1e30, 1e12])
-def test_a_diverged_seat_leaves_its_neighbours_bit_identical(rate: float, base_of: Any, seat: Any) -> None:
+class Labelled:
+    """A regression whose labels are all the same value."""
+
+    def __init__(self, examples: Any, label: float) -> None:
+        self._examples, self._label, self.lengths = examples, label, examples.lengths
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        example: Example = self._examples[index]
+        return example._replace(label=self._label)
+
+
+def _poison_weight(value: float) -> Callable[[Pack], None]:
+    def poison(pack: Pack) -> None:
+        row = pack._seats["bad"].row
+        row.theta[: row.size : 7] = value
+
+    return poison
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("fields", "poison"),
+    [
+        ({"learning_rate": 1e30}, None),
+        ({"learning_rate": 1e12}, None),
+        ({"classes": 1, "label": math.nan}, None),
+        ({"classes": 1, "label": math.inf}, None),
+        ({}, _poison_weight(math.nan)),
+        ({}, _poison_weight(math.inf)),
+    ],
+    ids=["rate-1e30", "rate-1e12", "label-nan", "label-inf", "weights-nan", "weights-inf"],
+)
+def test_a_diverged_seat_leaves_its_neighbours_bit_identical(
+    fields: dict[str, Any],
+    poison: Callable[[Pack], None] | None,
+    dtype: str,
+    base_of: Any,
+    seat: Any,
+    sentences: Any,
+) -> None:
+    fields = dict(fields)
+    if "label" in fields:
+        fields["train_set"] = Labelled(sentences(40, seed=1, classes=1), fields.pop("label"))
     good = {"rank": 4, "seed": 1, "dropout": 0.1}
     other = {"rank": 4, "seed": 2, "classes": 3}
+    common = {"rank": 4, "seed": 9, "classes": fields.get("classes", 2)}
 
-    def run_with(learning_rate: float, leave_at: int | None) -> tuple[Any, int]:
-        beside = {"rank": 4, "seed": 9, "learning_rate": learning_rate}
-        pack = packed(base_of("bert"), seat, {"a": good, "bad": beside, "b": other})
+    def run_with(fields: dict[str, Any], poison: Any, leave_at: int | None) -> tuple[Any, int]:
+        pack = packed(base_of("bert", dtype=dtype), seat, {"a": good, "bad": common | fields, "b": other})
         ended = leave_at
         for step in range(12):
             if step == leave_at:
                 pack.leave("bad")
+            if step == 2 and poison is not None:
+                poison(pack)
             reports = pack.step()
             if "bad" in reports and reports["bad"].diverged:
                 ended = step + 1
         assert ended is not None
         return {name: pack.state(name).tensors for name in ("a", "b")}, ended
 
-    with_bad, ended = run_with(rate, None)
+    with_bad, ended = run_with(fields, poison, None)
     assert ended < 12
-    with_healthy, _ = run_with(1e-3, ended)
+    with_healthy, _ = run_with({}, None, ended)
     for name in ("a", "b"):
         for key in ("theta", "m", "v"):
             assert torch.equal(with_bad[name][key], with_healthy[name][key]), (name, key)

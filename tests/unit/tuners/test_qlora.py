@@ -43,7 +43,8 @@ def test_only_the_backbones_linear_layers_are_quantised(base_of: Any) -> None:
     assert len(base.linears) == 2 * 6
     assert all(isinstance(linear.weight, Nf4Weight) for linear in base.linears.values())
     assert base.parameters == base_of("bert").parameters
-    assert all(values.dtype == torch.float32 for values in base._backbone.state_dict().values())
+    others = [v for name, v in base._backbone.state_dict().items() if ".weight." not in name]
+    assert {values.dtype for values in others} == {torch.float32}
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
@@ -78,6 +79,21 @@ def test_it_is_lora_on_the_dequantised_weights(family: str, base_of: Any, tiny: 
         pack.join(seat("b", config=Config, double_quantisation=False, rank=2, seed=1))
         losses.append([pack.step()["a"].loss for _ in range(10)])
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_base_dequantised_once_gives_the_same_bits(dtype: Any, base_of: Any, tiny: Any, seat: Any) -> None:
+    each_step = base_of("qwen2", quantisation="nf4-double", dtype=dtype)
+    once = Base.load(BaseSpec(tiny("qwen2"), quantisation="nf4-double", dequantised_once=True, dtype=dtype))
+    assert all(isinstance(linear.weight, DenseWeight) for linear in once.linears.values())
+    thetas = []
+    for base in (each_step, once):
+        pack = Pack(base)
+        pack.join(seat("a", config=Config, dropout=0.1, rank=4))
+        for _ in range(5):
+            pack.step()
+        thetas.append(pack.state("a").tensors["theta"])
+    assert torch.equal(*thetas)
 
 
 def test_seats_and_bases_of_other_quantisations_do_not_meet(base_of: Any, seat: Any) -> None:

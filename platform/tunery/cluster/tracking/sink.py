@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -189,12 +189,14 @@ class Sink:
     def _batches(
         self, run_id: str, *, metrics: Iterable[Metric] = (), params: Iterable[Param] = (), tags: Iterable[RunTag] = ()
     ) -> None:
-        for some_metrics in _chunks(metrics, _METRICS_A_CALL):
-            _refusable(self._client.log_batch, run_id, some_metrics, (), ())
-        for some_params in _chunks(params, _PARAMS_A_CALL):
-            _refusable(self._client.log_batch, run_id, (), some_params, ())
-        for some_tags in _chunks(tags, _PARAMS_A_CALL):
-            _refusable(self._client.log_batch, run_id, (), (), some_tags)
+        calls = zip_longest(
+            _chunks(metrics, _METRICS_A_CALL),
+            _chunks(params, _PARAMS_A_CALL),
+            _chunks(tags, _PARAMS_A_CALL),
+            fillvalue=(),
+        )
+        for some_metrics, some_params, some_tags in calls:
+            _refusable(self._client.log_batch, run_id, some_metrics, some_params, some_tags)
 
     def _upload(self, run_id: str, folder: Path, path: str | None) -> None:
         if not folder.is_dir():

@@ -1,0 +1,72 @@
+"""How many packs a sweep gets and what each takes of the cluster. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tunery.cluster.orders import Resources
+from tunery.spec import Resources as Wanted
+
+SEATS_CPUS = 0.5
+"""Left by the packs: a seat asks Ray for a thousandth of a CPU, and would wait for ever where there is none."""
+PROCESS_BYTES = 1 << 30
+"""What a pack's process takes beside its base and seats: libraries, compiled kernels, activations."""
+MEMORY_SHARE = 0.5
+"""Of the memory there is, what packs may plan to take that nobody has asked for by number."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a cluster has."""
+
+    cpus: int
+    gpus: int
+    memory: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What is made of it."""
+
+    packs: int
+    """Of each base."""
+    capacity: int
+    """Most seats of a pack."""
+    threads: int
+    """Of torch in a worker, on a CPU."""
+    share: Resources
+
+
+def place(wanted: Wanted, room: Room, *, bases: int, trials: int, pack_bytes: int | None) -> Placement:
+    """The packs for bases with at most `trials` trials each. Where they want more cores than there are, each gets less.
+
+    `packs: auto` is one for every `cpus_per_worker` cores, as long as each has a trial and their memory is small beside
+    the machine's: threads of one pack wait for each other, packs do not. On GPUs it is as many as there are GPUs for.
+    """
+    packs = wanted.packs if wanted.packs != "auto" else _most(wanted, room, bases=bases, pack_bytes=pack_bytes)
+    if wanted.packs == "auto":
+        packs = min(packs, trials)
+    workers = bases * packs * wanted.workers
+    return Placement(
+        packs=packs,
+        # Few trials are dealt out evenly: the first pack that comes by would take them all.
+        capacity=min(wanted.seats, math.ceil(trials / packs)),
+        threads=max(1, room.cpus // workers),
+        share=Resources(
+            wanted.workers, min(wanted.cpus_per_worker, (room.cpus - SEATS_CPUS) / workers), wanted.gpus_per_worker
+        ),
+    )
+
+
+def _most(wanted: Wanted, room: Room, *, bases: int, pack_bytes: int | None) -> int:
+    """As many packs of each base as there is room for; at least one."""
+    workers = bases * wanted.workers
+    if wanted.gpus_per_worker:
+        return max(1, room.gpus // (workers * wanted.gpus_per_worker))
+    if pack_bytes is None:
+        return 1  # of unknown size, it may take all the memory there is
+    cores = room.cpus // (workers * wanted.cpus_per_worker)
+    fits = int(MEMORY_SHARE * room.memory) // (workers * (pack_bytes + PROCESS_BYTES))
+    return max(1, min(cores, fits))

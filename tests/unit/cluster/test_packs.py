@@ -1,0 +1,51 @@
+"""What a pack that died is started again with, and what it died of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from ray.exceptions import RayActorError
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from tuners.errors import TunerError
+from tunery.cluster.orders import Resources
+from tunery.cluster.packs import classify, workers_on
+from tunery.cluster.retry import Cause
+
+CPU = Resources(workers=3, cpus_per_worker=0.75, gpus_per_worker=0)
+GPU = Resources(workers=4, cpus_per_worker=2, gpus_per_worker=1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "workers"),
+    [
+        (CPU, [{"CPU": 8.0}], 3),
+        (CPU, [{"CPU": 2.25}], 3),
+        (CPU, [{"CPU": 2.0}], 2),
+        (CPU, [{"CPU": 1.0}, {"CPU": 1.0}], 2),
+        (CPU, [{"memory": 1e9}], 0),
+        (GPU, [{"CPU": 64.0, "GPU": 2.0}, {"CPU": 64.0, "GPU": 2.0}], 4),
+        (GPU, [{"CPU": 64.0, "GPU": 2.0}, {"CPU": 64.0}], 2),
+        (GPU, [{"CPU": 3.0, "GPU": 8.0}], 1),
+        (GPU, [], 0),
+    ],
+)
+def test_as_many_workers_as_nodes_can_hold(wanted: Resources, nodes: list[Mapping[str, float]], workers: int) -> None:
+    assert workers_on(nodes, wanted) == workers
+
+
+LOST = RuntimeError("Connection closed by peer")
+
+
+@pytest.mark.parametrize(
+    ("failures", "cause"),
+    [
+        ({0: LOST, 1: RayActorError()}, Cause.WORKER_DIED),
+        ({0: RayActorError(), 1: LOST}, Cause.WORKER_DIED),
+        ({0: LOST, 1: TunerError("no such model")}, Cause.CONFIGURATION),
+        ({0: LOST, 1: LOST}, Cause.UNKNOWN),
+    ],
+)
+def test_a_lost_connection_does_not_hide_what_ended_the_pack(failures: dict[int, Exception], cause: Cause) -> None:
+    assert classify(WorkerGroupError("a worker failed", failures))[0] is cause

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tuners.engine.deal import cut, deal, forwards
+
+STEP = {"a": [5, 3, 9], "none": [], "b": [20], "c": [1] * 12}
+
+
+def rows(parts: list[tuple[str, int, int]]) -> list[tuple[str, int]]:
+    return [(name, row) for name, low, high in parts for row in range(low, high)]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7, 40])
+def test_every_row_is_dealt_once_and_in_its_order(workers: int) -> None:
+    shares = deal(STEP, workers)
+    assert len(shares) == workers
+    dealt = [row for share in shares for row in rows(share)]
+    assert dealt == [(name, row) for name, sizes in STEP.items() for row in range(len(sizes))]
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_shares_are_even_in_tokens(workers: int) -> None:
+    draw = np.random.default_rng(0)
+    lengths = {str(seat): draw.integers(3, 40, 16).tolist() for seat in range(5)}
+    total = sum(map(sum, lengths.values()))
+    for share in deal(lengths, workers):
+        tokens = sum(lengths[name][row] for name, row in rows(share))
+        assert abs(tokens - total / workers) <= 40
+
+
+def test_a_long_sequence_goes_alone() -> None:
+    found = list(cut([("a", 0, 3), ("b", 0, 1), ("c", 0, 12)], STEP, 10))
+    assert found == [[("a", 0, 2)], [("a", 2, 3)], [("b", 0, 1)], [("c", 0, 10)], [("c", 10, 12)]]
+
+
+def test_all_workers_run_as_many_forwards() -> None:
+    per_worker = [forwards(STEP, max_tokens=10, rank=rank, workers=3) for rank in range(3)]
+    assert len({len(each) for each in per_worker}) == 1
+    assert [] in per_worker[2] or [] in per_worker[1], "with 20 tokens in one row some have less to do"
+    dealt = [row for each in per_worker for parts in each for row in rows(parts)]
+    assert sorted(dealt) == sorted((name, row) for name, sizes in STEP.items() for row in range(len(sizes)))
