@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
@@ -19,10 +21,14 @@ class _Model:
     """Fields with defaults, given by name."""
 
     def __init__(self, **values: Any) -> None:
-        fields = {name for cls in type(self).__mro__ for name in inspect.get_annotations(cls)}
+        fields = _fields(type(self))
         if unknown := sorted(set(values) - fields):
             raise TypeError(f"{type(self).__name__} has no fields {unknown}; known: {', '.join(sorted(fields))}")
         self.__dict__.update(values)
+
+    def model_dump_json(self, *, exclude: Collection[str] = ()) -> str:
+        """Every field but these, as pydantic gives them: the engine tells kinds of seats apart by it."""
+        return json.dumps({name: getattr(self, name) for name in sorted(_fields(type(self)) - set(exclude))})
 
 
 def load_configurations() -> bool:
@@ -42,6 +48,10 @@ def load_configurations() -> bool:
         if missing is not stand_in:
             sys.modules["pydantic"] = missing
     return False
+
+
+def _fields(cls: type) -> set[str]:
+    return {name for base in cls.__mro__ for name in inspect.get_annotations(base)}
 
 
 def _default(default: Any = None, **_limits: Any) -> Any:
