@@ -11,5 +11,9 @@ class SeatError(TunerError):
     """A seat that cannot join, or is not there."""
 
 
+class NoRoomError(SeatError):
+    """A seat that does not fit into a pack's memory beside the seats that are there."""
+
+
 class ExportError(TunerError):
     """An adapter that cannot be written or does not read back as it was."""

@@ -17,6 +17,8 @@ from tuners.engine.group import Group
 from tuners.engine.method import Segment
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+ROW_TENSORS = 6
+"""Values kept for each parameter of a row in a bank: theta, m, v, g, and an update's two."""
 
 
 class Row:

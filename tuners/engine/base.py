@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tuners.engine.group import Group, Workers
 from tuners.engine.layout import Layout, Rows, lay_out, training_rows
 from tuners.engine.linear import DenseWeight, PackedDropout, PackedLinear, Weight
 from tuners.engine.recompute import recompute
-from tuners.engine.sharding import held_bytes, layers_of, shard
+from tuners.engine.sharding import layers_of, local_tensors, shard
 from tuners.engine.types import BaseSpec, Example
 from tuners.errors import TunerError
 
@@ -131,12 +132,22 @@ class Base:
     @property
     def held_bytes(self) -> int:
         """Of the base in this worker's memory between two forwards."""
-        return held_bytes(self._backbone) + (0 if self._pooler is None else held_bytes(self._pooler))
+        storages = [tensor.untyped_storage() for tensor in self.tensors]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The parameters and buffers in this worker's memory."""
+        return [*local_tensors(self._backbone), *([] if self._pooler is None else local_tensors(self._pooler))]
+
+    def laid_out(self, seats: Sequence[Rows]) -> Layout:
+        """The seats' sequences end to end, as this base wants them."""
+        return lay_out(seats, causal=self.causal, first_position=self.first_position, device=self.device)
 
     def idle(self, *, training: bool) -> None:
         """Go along with the other workers' forward (and backward, if `training`) without a row of any seat."""
         rows = training_rows([_NOTHING], seed=0, step=0, first=0) if training else Rows([_NOTHING], None)
-        pooled_1I = self.pooled(self._laid_out(rows), {}, training=training)
+        pooled_1I = self.pooled(self.laid_out([rows]), {}, training=training)
         if training:
             pooled_1I.backward(torch.zeros_like(pooled_1I))  # type: ignore[no-untyped-call]  # torch's backward is untyped
 
@@ -175,14 +186,11 @@ class Base:
     def _find_pooled_only(self) -> None:
         """After the last attention each token is on its own, and only the pooled ones count: mark those layers."""
         with torch.no_grad(), self.context.tracing() as calls:
-            self._states(self._laid_out(Rows([_NOTHING], None)), {})
+            self._states(self.laid_out([Rows([_NOTHING], None)]), {})
         last_attention = max(place for place, layer in enumerate(calls) if layer is None)
         for layer in calls[last_attention:]:
             if isinstance(layer, PackedLinear):
                 layer.pooled_only = True
-
-    def _laid_out(self, rows: Rows) -> Layout:
-        return lay_out([rows], causal=self.causal, first_position=self.first_position, device=self.device)
 
 
 def _weights(spec: BaseSpec) -> Any:

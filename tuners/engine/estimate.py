@@ -1,12 +1,15 @@
-"""What a pack takes in memory, foreseen: so that a seat that does not fit is not taken, and forwards are as large as fits.
+"""What a pack takes in memory, foreseen: a seat that does not fit is not taken, and forwards are as large as fits.
 
-What a token keeps from forward to backward is measured, once for each kind of seat, on a forward of the seat's own first
-batch: autograd tells every tensor that it keeps. The peak of a step is within a few hundredths of that.
+What a token keeps from forward to backward is measured, once for each kind of seat, on a forward of the seat's own
+first examples: autograd shows every tensor that it keeps. A step's peak is within a few hundredths of that.
 """
+
+# N examples
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,9 +22,9 @@ from torch import Tensor
 from tuners.engine.bank import ROW_TENSORS
 
 _SLACK = {"cpu": 1.4, "cuda": 1.1}
-"""What allocators take over what is asked of them: pieces of other sizes do not fit together."""
+"""What an allocator takes over what it is asked for: freed pieces do not fit what is asked for next."""
 _LIBRARIES = {"cpu": 48 << 20, "cuda": 0}
-"""What kernels take when they first run, over what was there when the base was loaded."""
+"""What kernels take when they first run."""
 _DEVIATIONS = 3.0
 """Standard deviations over the mean that a step's tokens are foreseen to reach."""
 
@@ -31,13 +34,13 @@ class Load:
     """What one seat brings."""
 
     parameters: int
-    """Trained, as wide as its row in the bank."""
+    """Of its row in the bank."""
     tokens: float
     """Of a step, on average."""
     variance: float
     """Of a step's tokens."""
     longest: int
-    """Tokens of its longest sequence."""
+    """Tokens of its longest training sequence."""
     token_bytes: float
     """That a token keeps from forward to backward."""
 
@@ -47,7 +50,7 @@ class Footprint:
     """What a pack takes at its peak, in bytes."""
 
     fixed: int
-    """The process, or what is taken on the device, with the base and without seats."""
+    """The process, or what it has on the device, with the base and without seats."""
     bank: int
     """Parameters, gradients and moments of all seats."""
     activations: int
@@ -55,39 +58,41 @@ class Footprint:
 
     @property
     def peak(self) -> int:
-        """Of all."""
+        """Of all together."""
         return self.fixed + self.bank + self.activations
 
 
-def footprint(loads: Mapping[str, Load], *, fixed: int, itemsize: int, device: str, max_tokens: int) -> Footprint:
-    """Foreseen for these seats with forwards of at most `max_tokens`; a longer sequence goes alone."""
-    if not loads:
-        return Footprint(fixed, 0, 0)
-    tokens = sum(load.tokens for load in loads.values())
-    most = tokens + _DEVIATIONS * sum(load.variance for load in loads.values()) ** 0.5
-    bounded = max(min(most, max_tokens), max(load.longest for load in loads.values()) if most > max_tokens else 0)
-    a_token = sum(load.tokens * load.token_bytes for load in loads.values()) / tokens
-    return Footprint(
-        fixed + _LIBRARIES[device],
-        sum(load.parameters for load in loads.values()) * itemsize * ROW_TENSORS,
-        round(bounded * a_token * _SLACK[device]),
-    )
+class Foresight:
+    """Foresees the memory of one pack. Made when its base is loaded and no seat is there."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._itemsize = device, dtype.itemsize
+        self._fixed = _taken(device) + _LIBRARIES[device.type]
+
+    def footprint(self, loads: Collection[Load], max_tokens: int) -> Footprint:
+        """With forwards of at most `max_tokens`; a longer sequence goes alone."""
+        bank = sum(load.parameters for load in loads) * self._itemsize * ROW_TENSORS
+        tokens = min(_most(loads), max(max_tokens, _longest(loads)))
+        return Footprint(self._fixed, bank, round(tokens * self._a_token(loads)))
+
+    def tokens_within(self, limit: int, loads: Collection[Load]) -> int:
+        """The largest forward with which these seats stay within `limit` bytes; below 1 where none does."""
+        empty = self.footprint(loads, 0)
+        return int((limit - empty.fixed - empty.bank) / self._a_token(loads))
+
+    def _a_token(self, loads: Collection[Load]) -> float:
+        tokens = sum(load.tokens for load in loads)
+        kept = sum(load.tokens * load.token_bytes for load in loads)
+        return float(kept / tokens * _SLACK[self._device.type]) if tokens else 0.0
 
 
-def tokens_within(
-    limit: int, loads: Mapping[str, Load], *, fixed: int, itemsize: int, device: str, most: int
-) -> int | None:
-    """The largest forward, up to `most` tokens, with which the seats stay within `limit` bytes; None if none does."""
-    least = max(load.longest for load in loads.values())
-    found: int | None = None
-    low, high = least, max(least, most)
-    while low <= high:
-        middle = (low + high) // 2
-        if footprint(loads, fixed=fixed, itemsize=itemsize, device=device, max_tokens=middle).peak <= limit:
-            found, low = middle, middle + 1
-        else:
-            high = middle - 1
-    return found
+def _most(loads: Collection[Load]) -> float:
+    """Tokens that a step of all seats is foreseen to reach."""
+    return sum(load.tokens for load in loads) + _DEVIATIONS * math.sqrt(sum(load.variance for load in loads))
+
+
+def _longest(loads: Collection[Load]) -> int:
+    return max((load.longest for load in loads), default=0)
 
 
 def step_tokens(lengths_N: NDArray[np.int32], batch: int) -> tuple[float, float]:
@@ -99,24 +104,30 @@ def step_tokens(lengths_N: NDArray[np.int32], batch: int) -> tuple[float, float]
 
 
 @contextmanager
-def counting_kept(known: Callable[[], set[int]]) -> Iterator[Callable[[], int]]:
-    """Counts the bytes that autograd keeps for a backward; storages in `known` are the base's own."""
+def counting_kept(own: Collection[Tensor]) -> Iterator[Callable[[], int]]:
+    """Counts the bytes that autograd would keep for a backward, beside those of the base's `own` tensors.
+
+    What is computed within cannot be gone back through.
+    """
     kept: dict[int, Tensor] = {}
 
-    def keep(values: Tensor) -> Tensor:
-        # The tensor is held, so that no other takes its address.
+    def keep(values: Tensor) -> None:
+        # The tensor is held, so that no other takes its address; not by the graph, which would then hold itself.
         kept[values.untyped_storage().data_ptr()] = values
-        return values
 
     def count() -> int:
-        skipped = known()
-        return sum(values.untyped_storage().nbytes() for place, values in kept.items() if place not in skipped)
+        known = {values.untyped_storage().data_ptr() for values in own}
+        return sum(values.untyped_storage().nbytes() for place, values in kept.items() if place not in known)
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
-        yield count
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
+            yield count
+    finally:
+        # The tensors hold the graph, and the graph the hook that holds them.
+        kept.clear()
 
 
-def taken(device: torch.device) -> int:
+def _taken(device: torch.device) -> int:
     """Bytes that this process has now: on the device, or of the machine's memory."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)

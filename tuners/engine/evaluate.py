@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tuners.engine.base import Base
 from tuners.engine.context import SlotsBySite
 from tuners.engine.group import Group
-from tuners.engine.layout import Rows, lay_out
+from tuners.engine.layout import Rows
 from tuners.engine.seat import Seat
 from tuners.engine.types import Evaluation, Examples
 
@@ -102,7 +102,7 @@ def _forward(
     seat_k = np.array([splits[split].seat for split, _ in places])
     bounds = np.searchsorted(seat_k, np.arange(len(seats) + 1)).tolist()
     rows = [Rows(examples[low:high], None) for low, high in pairwise(bounds)]
-    layout = lay_out(rows, causal=base.causal, first_position=base.first_position, device=base.device)
+    layout = base.laid_out(rows)
     pooled_NI = base.pooled(layout, slots, training=False)
     for seat, (low, high) in zip(seats, layout.row_spans, strict=True):
         if low == high:

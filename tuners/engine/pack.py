@@ -17,14 +17,14 @@ from tuners.engine.bank import Bank, gather, sum_gradients
 from tuners.engine.base import Base
 from tuners.engine.context import Slot, SlotsBySite
 from tuners.engine.deal import Part, forwards
-from tuners.engine.layout import lay_out, training_rows
+from tuners.engine.estimate import Footprint
+from tuners.engine.layout import training_rows
+from tuners.engine.room import Room, ran_out
 from tuners.engine.seat import Batch, Seat
 from tuners.engine.state import SeatState
 from tuners.engine.types import Evaluation, Progress, SeatSpec, StepReport
 from tuners.errors import SeatError
 
-_ACTIVATIONS = 1 << 30
-"""Bytes that the activations of one forward may take where the caller gives no bound."""
 _CONSTANT = 1e-6
 """Logits whose spread over a step's examples is at most this share of their size count as the same."""
 _SMALL = 1e-3
@@ -67,10 +67,14 @@ class _Tally:
 class Pack:
     """Seats join and leave between steps; a step is one optimiser step of each that is not finished."""
 
-    def __init__(self, base: Base, *, max_tokens: int | None = None) -> None:
-        """`max_tokens` bounds one training forward; it changes no result, only what is in memory at once."""
+    def __init__(self, base: Base, *, max_tokens: int | None = None, memory: int | None = None) -> None:
+        """`max_tokens` bounds one training forward; it changes no result, only what is in memory at once.
+
+        `memory` bounds the bytes that the process (or, on a device, what is allocated there) may take: forwards are
+        made as small as that needs, and a seat that would not fit is refused.
+        """
         self.base = base
-        self.max_tokens = max_tokens or min(8192, max(512, _ACTIVATIONS // base.activation_bytes))
+        self._room = Room(base, max_tokens=max_tokens, limit=memory)
         self._seats: dict[str, Seat] = {}
         self._banks: tuple[Bank, ...] = ()
         self._slots: dict[tuple[str, ...], SlotsBySite] = {}
@@ -80,22 +84,39 @@ class Pack:
         """Names, in the order of joining; finished and diverged ones too, until they leave."""
         return tuple(self._seats)
 
+    @property
+    def max_tokens(self) -> int:
+        """Of one forward: the bound that holds now."""
+        return self._room.max_tokens
+
+    @property
+    def footprint(self) -> Footprint:
+        """The memory that the present seats are foreseen to take."""
+        return self._room.footprint
+
+    def halve_forwards(self) -> None:
+        """Memory has run out."""
+        self._room.halve()
+
     def join(self, spec: SeatSpec, state: SeatState | None = None) -> None:
         """Take a seat, from its beginning or from a state.
 
-        Raises SeatError or TunerError, naming what would fit, if the seat does not fit this base.
+        Raises SeatError or TunerError, naming what would fit, if the seat does not fit this base, and NoRoomError if it
+        does not fit beside the others.
         """
         if spec.name in self._seats:
             raise SeatError(f"seat {spec.name!r} is taken")
         seat = Seat(spec, self.base)
         if state is not None:
             seat.restore(state)
+        self._room.take(seat)
         self._seats[spec.name] = seat
         self._regroup()
 
     def leave(self, name: str) -> None:
         """Give the seat up; what it trained is gone unless `state` or `export` was called."""
         del self._seats[self._seat(name).spec.name]
+        self._room.give_back(name)
         self._regroup()
 
     def progress(self, name: str) -> Progress:
@@ -169,13 +190,17 @@ class Pack:
                     else:
                         self.base.idle(training=True)
                 return self._summed(tallies)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
                 # The other workers wait in the middle of a layer: only a new group can begin the step anew.
                 if self.base.group.size > 1:
                     raise
                 if self.max_tokens <= max(len(e.ids) for batch in batches.values() for e in batch.examples):
                     raise
-                self.max_tokens //= 2
+                self.halve_forwards()
+                if self.base.device.type == "cuda":
+                    torch.cuda.empty_cache()
                 _log.warning("out of memory: forwards are bounded to %d tokens from now on", self.max_tokens)
 
     def _summed(self, tallies: dict[str, _Tally]) -> dict[str, _Tally]:
@@ -205,7 +230,7 @@ class Pack:
             for name, first, end in parts
         ]
         base = self.base
-        layout = lay_out(rows, causal=base.causal, first_position=base.first_position, device=base.device)
+        layout = base.laid_out(rows)
         pooled_NI = base.pooled(layout, self._slots_of(names), training=True)
         assert layout.row_keys is not None
         losses = []
@@ -238,6 +263,7 @@ class Pack:
         """The rows of those that train go into banks; the others keep their own, which nothing updates."""
         for seat in self._seats.values():
             seat.row.leave_bank()
+        self._banks = ()  # before the new ones are there: memory need not hold both
         self._banks = gather(seat.row for seat in self._seats.values() if seat.active)
         for seat in self._seats.values():
             seat.bind()

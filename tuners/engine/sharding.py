@@ -5,7 +5,7 @@ Nothing of the base is trained, so nothing of it is reduced; what seats train li
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -27,8 +27,7 @@ def shard(backbone: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(backbone, mesh=mesh, reshard_after_forward=True)
 
 
-def held_bytes(module: nn.Module) -> int:
-    """Of the parameters and buffers in this worker's memory."""
+def local_tensors(module: nn.Module) -> list[Tensor]:
+    """Of its parameters and buffers, what this worker has."""
     tensors = (*module.parameters(), *module.buffers())
-    local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
-    return sum({values.untyped_storage().data_ptr(): values.untyped_storage().nbytes() for values in local}.values())
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]

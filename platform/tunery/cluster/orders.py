@@ -29,6 +29,8 @@ class PackOrder:
     gradient_checkpointing: bool
     threads: int
     """Of torch, on a CPU."""
+    memory: int
+    """Bytes that a worker may take of the machine's."""
     run: Path
     desk: RemoteDesk
     halvings: int = 0

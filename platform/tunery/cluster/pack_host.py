@@ -19,11 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray.train
 import ray.train.torch
 import torch
 
 from storage.checkpoints import CheckpointStore
+from storage.errors import StorageError
 from storage.models import model_folder
 from storage.tokens import TokenTable
 from tuners.engine import (
@@ -40,9 +42,10 @@ from tuners.engine import (
     keep_freed_memory,
     native_dtype,
 )
-from tuners.errors import TunerError
+from tuners.errors import NoRoomError, TunerError
 from tunery import tasks
 from tunery.cluster.messages import (
+    Declined,
     Failed,
     Orders,
     PackMessage,
@@ -62,6 +65,8 @@ from tunery.tasks import metrics
 VISIT_INTERVAL_S = 0.1
 """Least time between two visits to the desk while training."""
 PROGRESS_INTERVAL_S = 1.0
+DEVICE_SHARE = 0.92
+"""Of a device's memory, what a pack may allocate; the rest is its context's."""
 
 
 @dataclass
@@ -109,8 +114,9 @@ class _Host:
         self.speaks = self.group.rank == 0
         self.processes = self.group.gather(os.getpid())
         base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)
-        self.pack = Pack(base)
-        self.pack.max_tokens = max(1, self.pack.max_tokens >> order.halvings)
+        self.pack = Pack(base, memory=self._memory())
+        for _ in range(order.halvings):
+            self.pack.halve_forwards()
         if self.speaks:
             self.incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
         self.visited = 0.0
@@ -155,25 +161,49 @@ class _Host:
         )
         # What rank 0 has read all go on from; the others need not see the same files at the same time.
         state, seat.reports = self.group.share(self._restore(seat) if self.speaks else (None, []))
-        problem = ""
-        try:
-            self.pack.join(self._spec(seat), SeatState.from_bytes(state) if state else None)
-        except TunerError as error:
-            problem = str(error)
+        # What a worker reads may be wrong on that worker alone; a pack takes or refuses a seat on all of them.
+        spec, problem = self._read(seat)
         problems = [found for found in self.group.gather(problem) if found]
-        if problems:
-            if not problem:
-                self.pack.leave(str(name))
+        if spec is None or problems:
             self._fail(seat, problems[0])
+            return
+        try:
+            self.pack.join(spec, SeatState.from_bytes(state) if state else None)
+        except NoRoomError as error:
+            if self.seats:
+                self._log(seat, f"waits: {error}")
+                self._say(Declined(name, str(error)))
+            else:
+                self._fail(seat, str(error))
+            return
+        except TunerError as error:
+            self._fail(seat, str(error))
             return
         self.seats[name] = seat
         progress = self.pack.progress(str(name))
         processes = f"process{'es' if len(self.processes) > 1 else ''} {', '.join(map(str, self.processes))}"
         where = f"{self.order.pack} ({processes}) at step {progress.step} of {progress.steps}"
         self._log(seat, f"seated in {where}: {dict(order.draw)}")
+        self._log(
+            seat, f"{self.order.pack} is foreseen to take {self.pack.footprint.peak:,} bytes, of {self._memory():,}"
+        )
         self._say(Seated(name, progress.step, _now_ms()), *(Reported(name, report) for report in seat.reports))
         if progress.finished:
             self._drop(name)  # it had finished, and only its end was not heard
+
+    def _memory(self) -> int:
+        """Bytes that this worker may take: of its device, or its part of the machine's as far as that is free."""
+        if self.device.type == "cuda":
+            return int(DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[1])
+        free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+        return min(self.order.memory, free)
+
+    def _read(self, seat: _Seat) -> tuple[SeatSpec | None, str]:
+        """The seat with its data, or what is wrong with it."""
+        try:
+            return self._spec(seat), ""
+        except (TunerError, StorageError) as error:
+            return None, str(error)
 
     def _spec(self, seat: _Seat) -> SeatSpec:
         data = seat.order.data
@@ -211,9 +241,12 @@ class _Host:
     # -- training ----------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        began = time.monotonic()
+        began, bound = time.monotonic(), self.pack.max_tokens
         outcomes = self.pack.step()
         seconds = time.monotonic() - began
+        if self.pack.max_tokens < bound:
+            for seat in self.seats.values():
+                self._log(seat, f"out of memory: forwards have at most {self.pack.max_tokens} tokens from now on")
         by_text = {str(name): seat for name, seat in self.seats.items()}
         due: list[_Seat] = []
         for text, outcome in outcomes.items():

@@ -36,6 +36,8 @@ class Placement:
     """Most seats of a pack."""
     threads: int
     """Of torch in a worker, on a CPU."""
+    memory: int
+    """Bytes that a worker may take of the machine's."""
     share: Resources
 
 
@@ -54,6 +56,7 @@ def place(wanted: Wanted, room: Room, *, bases: int, trials: int, pack_bytes: in
         # Few trials are dealt out evenly: the first pack that comes by would take them all.
         capacity=min(wanted.seats, math.ceil(trials / packs)),
         threads=max(1, room.cpus // workers),
+        memory=room.memory // workers,
         share=Resources(
             wanted.workers, min(wanted.cpus_per_worker, (room.cpus - SEATS_CPUS) / workers), wanted.gpus_per_worker
         ),

@@ -69,6 +69,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder
                 capacity=placement.capacity,
                 gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=placement.threads,
+                memory=placement.memory,
                 run=run,
                 desk=desk,
             ),

@@ -1,0 +1,106 @@
+"""The memory of a pack: what is foreseen, what is refused, what happens when it runs out all the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tuners.engine import Pack
+from tuners.engine.estimate import Foresight, Load, counting_kept, step_tokens
+from tuners.errors import NoRoomError
+
+MIB = 1 << 20
+
+
+def test_what_autograd_keeps_is_counted_once_and_without_the_bases_own() -> None:
+    weight, x = torch.randn(64, 64), torch.randn(32, 64, requires_grad=True)
+    with counting_kept([weight]) as kept:
+        y = (x @ weight).exp() * x
+        assert kept() == 2 * 32 * 64 * 4  # x, and the result of exp
+    assert y.requires_grad
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 200])
+def test_a_steps_tokens_are_those_of_batches_without_replacement(batch: int) -> None:
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(3, 60, 64).astype(np.int32)
+    mean, variance = step_tokens(lengths, batch)
+    size = min(batch, 64)
+    sums = [draw.permutation(lengths)[:size].sum() for _ in range(4000)]
+    assert mean == pytest.approx(float(np.mean(sums)), rel=0.02)
+    assert variance == pytest.approx(float(np.var(sums)), rel=0.15, abs=1e-6)
+
+
+def test_the_foreseen_bytes_are_those_of_the_largest_forward() -> None:
+    foresight = Foresight(torch.device("cpu"), torch.float32)
+    load = Load(parameters=1000, tokens=100, variance=0, longest=30, token_bytes=1e5)
+    one, two = (foresight.footprint([load] * count, 8192) for count in (1, 2))
+    assert two.bank == 2 * one.bank == 2 * 1000 * 4 * 6
+    assert two.activations == 2 * one.activations
+    assert foresight.footprint([load] * 2, 100).activations == one.activations
+    assert foresight.footprint([load], 5).activations == pytest.approx(0.3 * one.activations)
+    limit = one.fixed + 2 * one.bank + round(0.5 * one.activations) + 1
+    assert foresight.tokens_within(limit, [load] * 2) == 50
+    assert foresight.tokens_within(one.fixed, [load]) < 1
+
+
+def test_forwards_are_as_large_as_the_memory_allows(base_of: Any, seat: Any) -> None:
+    free = Pack(base_of("bert"))
+    for name in ("a", "b"):
+        free.join(seat(name, dropout=0.1, batch_size=16))
+    whole = free.footprint
+    tight = Pack(base_of("bert"), memory=whole.fixed + whole.bank + whole.activations // 3 + 8 * MIB)
+    for name in ("a", "b"):
+        tight.join(seat(name, dropout=0.1, batch_size=16))
+    assert tight.max_tokens < free.max_tokens
+    assert tight.footprint.peak < whole.peak + 8 * MIB
+    losses = [[report.loss for report in pack.step().values()] for pack in (free, tight)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    before = tight.max_tokens
+    tight.leave("b")
+    assert tight.max_tokens >= before
+
+
+def test_a_seat_that_does_not_fit_is_refused_and_the_others_stay(base_of: Any, seat: Any) -> None:
+    wide = {"rank": 64, "target_modules": ("query", "key", "value", "dense")}
+    free = Pack(base_of("bert"))
+    free.join(seat("0", **wide))
+    one = free.footprint
+    pack = Pack(base_of("bert"), memory=one.fixed + 3 * one.bank + one.bank // 2 + 8 * MIB)
+    with suppress(NoRoomError):
+        for number in range(64):
+            pack.join(seat(str(number), **wide))
+    taken = len(pack.seats)
+    assert 1 <= taken < 64
+    expected = f"seat 'one more' does not fit: with {taken + 1} seats the pack takes .* fewer seats, a smaller rank"
+    with pytest.raises(NoRoomError, match=expected):
+        pack.join(seat("one more", **wide))
+    assert len(pack.step()) == taken
+    pack.leave("0")
+    pack.join(seat("one more", **wide))
+
+
+def test_memory_that_runs_out_on_a_cpu_halves_the_forwards() -> None:
+    # A process with a bound of its own, so that torch's allocator fails as it does on a full machine.
+    code = """
+        import resource, torch
+        from tuners.engine.room import ran_out
+        torch.zeros(1)
+        size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+        try:
+            torch.empty(16 << 30, dtype=torch.uint8)
+        except RuntimeError as error:
+            print(ran_out(error), ran_out(RuntimeError("shapes do not fit")))
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.split() == ["True", "False"]

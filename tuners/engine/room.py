@@ -1,0 +1,109 @@
+"""The memory of a pack: which seats fit into it, and how large a forward may be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from tuners.engine.base import Base
+from tuners.engine.estimate import Footprint, Foresight, Load, counting_kept, step_tokens
+from tuners.engine.layout import training_rows
+from tuners.engine.seat import Seat
+from tuners.errors import NoRoomError
+
+_ACTIVATIONS = 1 << 30
+"""Bytes that the activations of one forward may take where nobody gives a limit."""
+_MOST_TOKENS = 8192
+_PROBE_TOKENS = 512
+"""Of the forward on which a seat's kind is measured."""
+_ALLOCATOR_SAYS = "DefaultCPUAllocator: can't allocate memory"
+
+
+class Room:
+    """Belongs to one pack; made when its base is loaded and no seat is there."""
+
+    def __init__(self, base: Base, *, max_tokens: int | None, limit: int | None) -> None:
+        self._base, self._limit = base, limit
+        self._most = max_tokens or min(_MOST_TOKENS, max(_PROBE_TOKENS, _ACTIVATIONS // base.activation_bytes))
+        self._fits = self._most
+        self._foresight = Foresight(base.device, base.trained_dtype)
+        self._loads: dict[str, Load] = {}
+        self._measured: dict[str, float] = {}
+
+    @property
+    def max_tokens(self) -> int:
+        """Of one forward; a longer sequence goes alone."""
+        return min(self._most, self._fits)
+
+    @property
+    def footprint(self) -> Footprint:
+        """Foreseen for the seats that are in."""
+        return self._foresight.footprint(self._loads.values(), self.max_tokens)
+
+    def take(self, seat: Seat) -> None:
+        """Count a seat in. Raises NoRoomError where it does not fit beside the others."""
+        loads = self._loads | {seat.spec.name: self._load(seat)}
+        if self._limit is not None:
+            # All workers cut a step alike: the one with the least room decides.
+            fits = min(self._base.group.gather(self._foresight.tokens_within(self._limit, loads.values())))
+            if fits < max(load.longest for load in loads.values()):
+                raise NoRoomError(self._refusal(seat, loads, self._limit))
+            self._fits = min(self._most, fits)
+        self._loads = loads
+
+    def give_back(self, name: str) -> None:
+        """A seat has left."""
+        del self._loads[name]
+        if self._limit is not None and self._loads:
+            fits = min(self._base.group.gather(self._foresight.tokens_within(self._limit, self._loads.values())))
+            self._fits = min(self._most, fits)
+
+    def halve(self) -> None:
+        """Smaller forwards from now on: memory has run out."""
+        self._most = max(1, self.max_tokens // 2)
+
+    def _load(self, seat: Seat) -> Load:
+        spec = seat.spec
+        mean, variance = step_tokens(spec.train_set.lengths, seat.schedule.batch)
+        # A rank changes little of what a token keeps; what is targeted and dropped, and how long sequences are, does.
+        kind = f"{spec.tuner.model_dump_json(exclude={'rank', 'alpha'})} {round(math.log2(mean / seat.schedule.batch))}"
+        if kind not in self._measured:
+            self._measured[kind] = self._token_bytes(seat)
+        return Load(seat.row.width, mean, variance, int(spec.train_set.lengths.max()), self._measured[kind])
+
+    def _token_bytes(self, seat: Seat) -> float:
+        """What a token keeps, on a forward of the first examples; largest over the workers."""
+        examples = list(seat.batch().examples)
+        while len(examples) > 1 and sum(len(example.ids) for example in examples) > _PROBE_TOKENS:
+            examples = examples[: len(examples) // 2]
+        rows = training_rows(examples, seed=seat.spec.train.seed, step=0, first=0)
+        slots = {site: [(0, slot)] for site, slot in seat.slots.items()}
+        with counting_kept(self._base.tensors) as kept:
+            pooled_NI = self._base.pooled(self._base.laid_out([rows]), slots, training=True)
+            bytes_kept = kept()
+        del pooled_NI
+        return float(np.max(self._base.group.gather(bytes_kept))) / sum(len(example.ids) for example in examples)
+
+    def _refusal(self, seat: Seat, loads: dict[str, Load], limit: int) -> str:
+        least = self._foresight.footprint(loads.values(), 0)
+        return (
+            f"seat {seat.spec.name!r} does not fit: with {_seats(len(loads))} the pack takes {_size(least.peak)} "
+            f"(base and process {_size(least.fixed)}, seats {_size(least.bank)}, a forward of the longest sequence "
+            f"{_size(least.activations)}), and may take {_size(limit)}; fewer seats, a smaller rank, fewer target "
+            f"modules, a shorter max_length or gradient checkpointing would fit"
+        )
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether an allocation has failed: torch has a class for it on devices only."""
+    return isinstance(error, torch.OutOfMemoryError) or _ALLOCATOR_SAYS in str(error)
+
+
+def _seats(count: int) -> str:
+    return "1 seat" if count == 1 else f"{count} seats"
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):,.0f} MiB"
