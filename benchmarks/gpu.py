@@ -40,6 +40,8 @@ LEAST_RATIO = {"hf-grouped": 8.0, "hf-padded": 12.0}
 """Rival -> least ratio of the most seats' rate to its, on CoLA's lengths."""
 LEAST_SHARE, FROM_TOKENS = 0.5, 3200
 """Least share of the roof, in steps of at least so many tokens."""
+MOST_TOKENS = 65536
+"""Of one forward of ours; memory bounds it further."""
 RIVAL_ROWS = 2048
 """Of the rival's set: enough for batches of similar lengths."""
 NO_BITSANDBYTES = "bitsandbytes is not installed"
@@ -96,9 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seats", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=8.0, help="of timed steps an arm, about (default: 8)")
-    parser.add_argument(
-        "--max-tokens", type=int, default=0, help="of one forward of ours; default: what half the free memory holds"
-    )
     parser.add_argument("--device", default="cuda", help="a torch device (default: cuda)")
     parser.add_argument("--tiny", action="store_true", help="hardly any weights: only to see the code run")
     parser.add_argument("--name", default="", help="of the JSON file in benchmarks/results; default: gpu-DATE-TIME")
@@ -144,12 +143,15 @@ class _Contest:
         import torch
 
         from benchmarks.steps.lengths import LENGTHS
+        from tuners.errors import NoRoomError
 
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         trainer, _, kind = arm.partition("-")
         try:
             return self._ours(int(kind), LENGTHS[lengths]) if trainer == "ours" else self._rival(kind, LENGTHS[lengths])
+        except NoRoomError as error:
+            return {"failed": str(error)}
         except torch.OutOfMemoryError as error:
             return {"failed": f"out of memory: {str(error).partition('.')[0]}"}
 
@@ -169,19 +171,18 @@ class _Contest:
         from benchmarks.steps import probe
         from tuners.engine import Pack
 
-        pack = Pack(self._base, max_tokens=self._chosen.max_tokens or self._affordable())
+        bounds = {"max_tokens": MOST_TOKENS, "memory": self._affordable()} if self._device.type == "cuda" else {}
+        pack = Pack(self._base, **bounds)
         sets = probe.fill(pack, seats, lengths, self._tuner, batch_size=lengths.batch)
         speed = probe.measure(pack, sets, self._tuner, batch_size=lengths.batch, seconds=self._chosen.seconds)
         return {**asdict(speed), "share": speed.share, "tokens_per_forward": pack.max_tokens}
 
-    def _affordable(self) -> int | None:
-        """Tokens of one forward whose activations fit into half of the free memory."""
+    def _affordable(self) -> int:
+        """Bytes that may be allocated: what is, and half of what is free; the roof's own weights lie beside it."""
         import torch
 
-        if self._device.type != "cuda":
-            return None
         free, _ = torch.cuda.mem_get_info(self._device)
-        return max(512, min(65536, free // 2 // self._base.activation_bytes))
+        return torch.cuda.memory_allocated(self._device) + free // 2
 
 
 def line(cell: Cell) -> str:

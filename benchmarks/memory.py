@@ -3,9 +3,9 @@
     python -m benchmarks.memory
     python -m benchmarks.memory --device cuda --shapes qwen2.5-1.5b --dtype bfloat16
 
-Printed: the process's resident memory with the base loaded, its peak after a few steps, what each further seat adds,
-and on a GPU the peak that torch allocated. Weights and tokens are random; lengths are drawn from the distributions in
-benchmarks/steps/lengths.py. No seat is evaluated.
+Printed: the process's resident memory with the base loaded, its peak after a few steps, on a GPU the peak that torch
+allocated, what each further seat adds, and beside the peak what the engine foresees (`Pack.footprint`). Weights and
+tokens are random; lengths are drawn from the distributions in benchmarks/steps/lengths.py. No seat is evaluated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from benchmarks.steps.shapes import SHAPES, save, tiny
 
 STEPS = 6
 """Of every seat: the allocator has reached its peak by then."""
-HEADER = ["seats", "base loaded, MiB", "peak, MiB", "each further seat, MiB", "on the device, MiB", "tokens a forward"]
+HEADER = [
+    "seats",
+    "base loaded, MiB",
+    "peak, MiB",
+    "on the device, MiB",
+    "each further seat, MiB",
+    "foreseen, MiB",
+    "foreseen / measured",
+    "tokens a forward",
+]
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,15 @@ class Memory:
     """Largest resident set."""
     device_peak_mib: float | None
     """Allocated by torch on a GPU."""
+    foreseen_mib: float
+    """What the engine says before the first step: of the device where there is one, else of the process."""
     tokens_per_forward: int
     """At most."""
+
+    @property
+    def measured_mib(self) -> float:
+        """What `foreseen_mib` foresees."""
+        return self.peak_mib if self.device_peak_mib is None else self.device_peak_mib
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,10 +151,11 @@ def _measure(job: Job) -> Memory:
     base_mib = resident_mib()
     pack = Pack(base)
     probe.fill(pack, job.seats, LENGTHS[job.lengths], tuner, batch_size=LENGTHS[job.lengths].batch)
+    foreseen_mib = pack.footprint.peak / 2**20
     for _ in range(STEPS):
         probe.step(pack)
     on_device = torch.cuda.max_memory_allocated(base.device) / 2**20 if base.device.type == "cuda" else None
-    return Memory(job.seats, base_mib, peak_mib(), on_device, pack.max_tokens)
+    return Memory(job.seats, base_mib, peak_mib(), on_device, foreseen_mib, pack.max_tokens)
 
 
 def resident_mib() -> float:
@@ -169,8 +186,10 @@ def table(rows: Sequence[Memory]) -> str:
             str(row.seats),
             f"{row.base_mib:.0f}",
             f"{row.peak_mib:.0f}",
-            f"{further(row, first):.1f}" if row.seats > first.seats else "",
             "" if row.device_peak_mib is None else f"{row.device_peak_mib:.0f}",
+            f"{further(row, first):.1f}" if row.seats > first.seats else "",
+            f"{row.foreseen_mib:.0f}",
+            f"{row.foreseen_mib / row.measured_mib:.2f}",
             str(row.tokens_per_forward),
         ]
         for row in rows
@@ -180,10 +199,7 @@ def table(rows: Sequence[Memory]) -> str:
 
 def further(row: Memory, first: Memory) -> float:
     """MiB that each seat beyond the first row's adds: on the device where there is one."""
-    seats = row.seats - first.seats
-    if row.device_peak_mib is not None and first.device_peak_mib is not None:
-        return (row.device_peak_mib - first.device_peak_mib) / seats
-    return (row.peak_mib - first.peak_mib) / seats
+    return (row.measured_mib - first.measured_mib) / (row.seats - first.seats)
 
 
 if __name__ == "__main__":

@@ -88,10 +88,12 @@ def test_the_share_is_of_the_roof_and_the_best_one_counts() -> None:
 
 
 def test_what_a_further_seat_adds_is_the_device_s_memory_where_there_is_one() -> None:
-    one, five = Memory(1, 400, 500, None, 8192), Memory(5, 400, 580, None, 8192)
+    one, five = (Memory(seats, 400, peak, None, 600, 8192) for seats, peak in ((1, 500), (5, 580)))
     assert memory.further(five, one) == 20
-    assert memory.further(Memory(5, 400, 580, 140.0, 8192), Memory(1, 400, 500, 100.0, 8192)) == 10
-    assert "| 20.0" in memory.table([one, five])
+    first, last = (Memory(seats, 400, 999, device, 100, 8192) for seats, device in ((1, 100.0), (5, 140.0)))
+    assert memory.further(last, first) == 10
+    *_, row = memory.table([one, five]).splitlines()
+    assert [cell.strip() for cell in row.split("|")[5:8]] == ["20.0", "600", "1.03"]
 
 
 def test_a_process_s_peak_is_its_own() -> None:
