@@ -12,8 +12,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from benchmarks import arms, measure, options
-from benchmarks.measure import ArmResult
+from benchmarks import report
+from benchmarks.trials import arms, measure, options
+from benchmarks.trials.measure import ArmResult
 from tunery import tasks
 
 TASKS = ("cola", "sst2", "stsb", "wnli", "qnli", "mnli", "qqp")
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     other = _other_seeds(chosen.seeds_of)
     known = arms.known(chosen.cores)
-    where = measure.machine()
+    where = report.machine()
     results: dict[str, list[ArmResult]] = {}
     for task in chosen.tasks:
         work = options.workload(chosen, task)
@@ -42,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(results))
     content = {
         "machine": where,
-        "options": options.described(chosen),
+        "options": report.options(vars(chosen)),
         "results": {task: measure.plain(pair) for task, pair in results.items()},
     }
-    print(f"written: {measure.save(chosen.name or 'compare_tasks', content)}")
+    print(f"written: {report.save(chosen.name or 'compare_tasks', content)}")
 
 
 def table(results: Mapping[str, Sequence[ArmResult]]) -> str:
@@ -69,7 +70,7 @@ def table(results: Mapping[str, Sequence[ArmResult]]) -> str:
                 f"{ours.examples_per_s / rival.examples_per_s:.2f}x",
             ]
         )
-    return measure.table(header, rows)
+    return report.table(header, rows)
 
 
 def _other_seeds(texts: Sequence[str]) -> dict[str, list[int]]:

@@ -29,8 +29,8 @@ from unittest.mock import patch
 import psutil
 import ray
 
-from benchmarks import measure
 from benchmarks.places import Places, Refills
+from benchmarks.report import machine, save, table
 from tunery.cluster import driver
 from tunery.cluster.driver import Driver, open_driver
 from tunery.cluster.messages import PackMessage, Report, Reported, Seated, SeatName
@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--name", default="control_plane", help="name of the JSON file in benchmarks/results")
     options = parser.parse_args(arguments)
-    where = measure.machine()
+    where = machine()
     print(where)
     runs: list[Once] = []
     for repeat in range(options.repeats):
@@ -293,9 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             runs.append(once(options, Home(Path(root))))
         print(f"repeat {repeat + 1}: {runs[-1].seconds_a_trial:.3f} s a trial, {runs[-1].refills.told()}")
     print(report(runs, trivial=options.steps == 1))
-    path = measure.save(
-        options.name, {"machine": where, "options": vars(options), "results": [asdict(run) for run in runs]}
-    )
+    path = save(options.name, {"machine": where, "options": vars(options), "results": [asdict(run) for run in runs]})
     print(f"written: {path}")
 
 
@@ -311,7 +309,7 @@ def report(runs: Sequence[Once], *, trivial: bool) -> str:
     claim = [f"{middle.seconds_a_trial:.3f} s a trial  (claim: {CLAIM_S})  {holds}"] if trivial else []
     return "\n".join(
         [
-            measure.table(["median run", "s a trial"], rows),
+            table(["median run", "s a trial"], rows),
             *claim,
             f"{middle.seat_processes} seats' processes for {trials} trials, {middle.pruned} pruned; "
             f"MLflow had everything {middle.lag_s:.1f} s after the study's end",

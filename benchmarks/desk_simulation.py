@@ -25,8 +25,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from benchmarks import measure
 from benchmarks.places import Places, Refills
+from benchmarks.report import machine, save
 from tunery.cluster.desk import Desk
 from tunery.cluster.messages import (
     Ended,
@@ -335,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", default="desk_simulation", help="name of the JSON file in benchmarks/results")
     options = parser.parse_args(arguments)
     size = Size(**{each.name: getattr(options, each.name) for each in fields(Size)})
-    where = measure.machine()
+    where = machine()
     simulation = Simulation(size, options.window_s)
     began = time.thread_time()
     run(simulation.run())
@@ -347,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     content = {"size": asdict(size), "busy": busy, "whole_s": whole_s, "simulated_s": simulation.simulated_s,
                "visits": simulation.visits, "stretches": simulation.meter.stretches,
                "filled": refills.filled, "refills": Counter(refills.steps)}  # fmt: skip
-    print(f"written: {measure.save(options.name, {'machine': where, **content})}")
+    print(f"written: {save(options.name, {'machine': where, **content})}")
 
 
 def check(simulation: Simulation) -> None:

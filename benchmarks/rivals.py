@@ -11,8 +11,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmarks import arms, measure, options
-from benchmarks.measure import ArmResult
+from benchmarks import report
+from benchmarks.trials import arms, measure, options
+from benchmarks.trials.measure import ArmResult
 
 CLAIMS = {"hf-grouped": 2.0, "hf-padded": 8.0}
 """Rival -> how many times its rate the best of our arms must reach."""
@@ -38,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         raise SystemExit(f"unknown arms {unknown}; known: {', '.join(known)}")
     work = options.workload(chosen, chosen.task)
-    where = measure.machine()
-    print(f"{chosen.task}: {len(work.train_set)} rows, {work.train_set.lengths.mean():.1f} tokens a row, {where}")
+    where = report.machine()
+    tokens = work.train_set.lengths.mean()
+    print(f"{chosen.task}: {len(work.train_set)} rows, {tokens:.1f} tokens a row; {report.where(where)}")
     results: dict[str, list[ArmResult]] = {name: [] for name in names}
     for repeat in range(chosen.repeats):
         for name in names:
@@ -51,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             results[name].append(result)
             print(f"repeat {repeat + 1}, {name}: {result.examples_per_s:.1f} examples/s, {result.train_s:.1f} s")
     measure.same_size([result for runs in results.values() for result in runs])
-    print(report(results, known))
-    path = measure.save(
+    print(summary(results, known))
+    path = report.save(
         chosen.name or f"rivals-{chosen.task}",
         {
             "machine": where,
-            "options": options.described(chosen),
+            "options": report.options(vars(chosen)),
             "median_examples_per_s": {name: measure.median_rate(runs) for name, runs in results.items()},
             "results": {name: measure.plain(runs) for name, runs in results.items()},
         },
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"written: {path}")
 
 
-def report(results: dict[str, list[ArmResult]], known: dict[str, arms.Arm]) -> str:
+def summary(results: dict[str, list[ArmResult]], known: dict[str, arms.Arm]) -> str:
     """The table, and a line a claim."""
     rates = {name: measure.median_rate(runs) for name, runs in results.items()}
     header = [
@@ -91,7 +93,7 @@ def report(results: dict[str, list[ArmResult]], known: dict[str, arms.Arm]) -> s
                 f"{statistics.mean(objectives):.4f}" if objectives else "",
             ]
         )
-    return "\n".join([measure.table(header, rows), *_claims(rates)])
+    return "\n".join([report.table(header, rows), *_claims(rates)])
 
 
 def _claims(rates: dict[str, float]) -> list[str]:

@@ -32,7 +32,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, Qwen2Config
 
-from benchmarks.measure import machine, save, table
+from benchmarks.report import machine, save, table
 from tuners.config import TrainConfig
 from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, SeatSpec, Workers
 from tuners.lora.config import Config as LoraConfig
@@ -79,11 +79,11 @@ class Text:
         return Example(self._ids[index], None, float(index % 2))
 
 
-class Kinds(TorchDispatchMode):
+class Kinds(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's mode is untyped
     """Adds up the tensors that collectives are called with: what a gather returns, what a sum starts from."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -234,9 +234,10 @@ def main() -> None:
             options.vocabulary,
         )
         found = run(setting)
-    rows, content = [], []
+    rows: list[list[str]] = []
+    content: list[dict[str, Any]] = []
     for seats in setting.seats:
-        ours, theirs = (_mean([worker[seats][place] for worker in found]) for place in (0, 2))
+        ours, theirs = _mean([worker[seats][0] for worker in found]), _mean([worker[seats][2] for worker in found])
         held = [worker[seats][1] for worker in found]
         per_seat = [ours.wire / seats, theirs.wire / seats]
         rows.append([str(seats), *map(_mb, (ours.wire, theirs.wire, *per_seat)), f"{theirs.wire / ours.wire:.1f}x"])

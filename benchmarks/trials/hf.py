@@ -27,8 +27,8 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.measure import Evaluate, SeedResult, Stopwatch, judge
-from benchmarks.workload import Tokens, Workload
+from benchmarks.trials.measure import Evaluate, SeedResult, Stopwatch, judge, loss
+from benchmarks.trials.workload import Tokens, Workload
 from tunery import tasks
 from tunery.tasks import metrics as task_metrics
 
@@ -68,7 +68,8 @@ class _Trainer(Trainer):  # type: ignore[misc]  # transformers is untyped for my
             for split, tokens in self.workload.eval_sets.items():
                 output = self.predict(_dataset(tokens, task.kind))
                 scored[split] = (np.asarray(output.predictions, dtype=np.float32), np.asarray(output.label_ids))
-            self.evaluations.append(task_metrics.score(task, scored))
+            first = scored[task.eval_splits[0].name]
+            self.evaluations.append({**task_metrics.score(task, scored), "loss": loss(task, *first)})
         return self.evaluations[-1]
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Barrier
 from typing import Literal
 
-from benchmarks.measure import ArmResult, Evaluate, SeedResult, Stopwatch, together
-from benchmarks.workload import Workload
+from benchmarks import report
+from benchmarks.trials.measure import ArmResult, Evaluate, SeedResult, Stopwatch, together
+from benchmarks.trials.workload import Workload
 
 START_LIMIT_S = 600.0
 """Seconds after which an arm whose processes did not all come up is given up."""
@@ -81,10 +82,10 @@ def _meet_at(barrier: Barrier) -> None:
 
 
 def _work(job: Job) -> ArmResult:
-    _quiet()
+    report.quiet()
     import torch
 
-    from benchmarks import hf, ours
+    from benchmarks.trials import hf, ours
 
     torch.set_num_threads(job.arm.threads)
     groups = [job.seeds] if job.arm.packed else [(seed,) for seed in job.seeds]
@@ -95,7 +96,8 @@ def _work(job: Job) -> ArmResult:
     for group in groups:
         watches.append(Stopwatch())
         if job.arm.trainer == "ours":
-            results += ours.train(job.workload, group, watches[-1], limit=job.limit, evaluate=job.evaluate)
+            base = ours.load(job.workload)
+            results += ours.train(base, job.workload, group, watches[-1], limit=job.limit, evaluate=job.evaluate)
         else:
             padding = hf.PADDING[job.arm.trainer]
             results.append(
@@ -116,16 +118,3 @@ def _rate(watches: Sequence[Stopwatch]) -> float:
     """Of groups that ran one after another: all examples over all seconds, the untimed first steps left out."""
     examples = sum(watch.timed_examples for watch in watches)
     return examples / sum(watch.timed_seconds for watch in watches)
-
-
-def _quiet() -> None:
-    """Keep the libraries' notes about what is deprecated or could be installed out of the table."""
-    import logging
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore", FutureWarning)

@@ -1,24 +1,24 @@
 """What an arm reports, and the clock it is measured with."""
 
+# N rows, C classes
+
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tunery.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RESULTS = Path(__file__).parent / "results"
 UNTIMED_STEPS = 3
 """First steps left out of a rate: they pay for allocations and for threads that start."""
 
@@ -88,11 +88,21 @@ class SeedResult:
     objective: float | None
     """At the best evaluation; None where none was asked for."""
     metrics: Mapping[str, float]
-    """At that evaluation, by the task's names."""
+    """At that evaluation, by the task's names, and `loss` on the first split."""
     final: Mapping[str, float]
     """At the last evaluation."""
     trainable: int
     """Parameters trained."""
+
+
+def loss(task: Task, logits_NC: NDArray[np.float32], labels_N: NDArray[np.generic]) -> float:
+    """Mean over N rows of the cross entropy over C classes, or of the squared error: what the platform calls `loss`."""
+    logits = logits_NC.astype(np.float64)
+    if task.kind == "regression":
+        return float(np.mean((logits[:, 0] - labels_N.astype(np.float64)) ** 2))
+    highest = logits.max(axis=1)
+    total = np.log(np.exp(logits - highest[:, None]).sum(axis=1)) + highest
+    return float(np.mean(total - logits[np.arange(len(logits)), labels_N.astype(np.int64)]))
 
 
 def judge(task: Task, seed: int, evaluations: Sequence[Mapping[str, float]], trainable: int) -> SeedResult:
@@ -150,44 +160,5 @@ def median_rate(results: Sequence[ArmResult]) -> float:
     return statistics.median(result.examples_per_s for result in results)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A GitHub table: it reads well in a terminal and in docs/results.md."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what a figure was got."""
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "peft", "accelerate")
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "load_at_start": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
-
-
-def save(name: str, content: Mapping[str, Any]) -> Path:
-    """Write benchmarks/results/NAME.json."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    return path
-
-
 def plain(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     return [asdict(result) for result in results]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

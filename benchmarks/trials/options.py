@@ -1,4 +1,4 @@
-"""The command-line options that all benchmarks share."""
+"""The command-line options of the benchmarks that train on real rows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.workload import Limits, Workload, load
+from benchmarks.trials.workload import Limits, Workload, load
 from tuners.config import TrainConfig
 from tuners.lora.config import Config as LoraConfig
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str, *, max_train: int = 2048, max_eval: int = 0, epochs: int = 1) -> argparse.ArgumentParser:
     """A parser with the options of data, model and hyperparameters; the defaults are those of the claims."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = result.add_argument_group("data and model")
@@ -22,15 +22,15 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="folder with <task>/<split>.parquet; default: the environment's TUNERY_DATA",
     )
     data.add_argument("--model", default="embedded:minilm", help="a local model folder, or embedded:minilm")
-    data.add_argument("--max-train", type=int, default=2048, help="training rows, a seeded sample; 0: all")
-    data.add_argument("--max-eval", type=int, default=0, help="rows of each evaluation split; 0: all")
+    data.add_argument("--max-train", type=int, default=max_train, help="training rows, a seeded sample; 0: all")
+    data.add_argument("--max-eval", type=int, default=max_eval, help="rows of each evaluation split; 0: all")
     tuning = result.add_argument_group("hyperparameters, equal for every arm")
     tuning.add_argument("--rank", type=int, default=8)
     tuning.add_argument("--alpha", type=float, default=16.0)
     tuning.add_argument("--dropout", type=float, default=0.1, help="of the adapter's input")
     tuning.add_argument("--targets", nargs="+", default=["query", "value"], help="linear layers with an adapter")
     tuning.add_argument("--learning-rate", type=float, default=3e-4)
-    tuning.add_argument("--epochs", type=int, default=1)
+    tuning.add_argument("--epochs", type=int, default=epochs)
     tuning.add_argument("--batch-size", type=int, default=32)
     tuning.add_argument("--max-length", type=int, default=128)
     tuning.add_argument("--schedule", choices=("linear", "cosine", "constant"), default="cosine")
@@ -43,10 +43,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
-def workload(options: argparse.Namespace, task: str) -> Workload:
-    """The workload that the options describe. SystemExit where no data folder is named."""
-    if options.data is None:
-        raise SystemExit("name the data folder with --data FOLDER or the environment's TUNERY_DATA")
+def hyperparameters(options: argparse.Namespace) -> tuple[LoraConfig, TrainConfig]:
+    """What is trained, and how."""
     tuner = LoraConfig(
         rank=options.rank, alpha=options.alpha, dropout=options.dropout, target_modules=tuple(options.targets)
     )
@@ -60,10 +58,13 @@ def workload(options: argparse.Namespace, task: str) -> Workload:
         weight_decay=options.weight_decay,
         clip_norm=options.clip_norm,
     )
+    return tuner, train
+
+
+def workload(options: argparse.Namespace, task: str) -> Workload:
+    """The workload that the options describe. SystemExit where no data folder is named."""
+    if options.data is None:
+        raise SystemExit("name the data folder with --data FOLDER or the environment's TUNERY_DATA")
+    tuner, train = hyperparameters(options)
     limits = Limits(max_train=options.max_train or None, max_eval=options.max_eval or None)
     return load(task, root=options.data, model=options.model, tuner=tuner, train=train, limits=limits)
-
-
-def described(options: argparse.Namespace) -> dict[str, object]:
-    """The options as they go into the JSON file."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}

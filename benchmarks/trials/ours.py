@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 
-from benchmarks.measure import Evaluate, SeedResult, Stopwatch, judge
-from benchmarks.workload import Workload
-from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, keep_freed_memory
+from benchmarks.trials.measure import Evaluate, SeedResult, Stopwatch, judge
+from benchmarks.trials.workload import Workload
+from tuners.engine import Base, BaseSpec, Evaluation, HeadSpec, Pack, SeatSpec, keep_freed_memory, native_dtype
 from tunery import tasks
 from tunery.tasks import metrics as task_metrics
 
 
+def load(workload: Workload, dtype: Literal["float32", "bfloat16", "auto"] = "float32") -> Base:
+    """The frozen model; auto is the platform's choice of the dtype."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    keep_freed_memory()
+    chosen = native_dtype(device) if dtype == "auto" else dtype
+    return Base.load(BaseSpec(workload.model, quantisation=workload.tuner.quantisation, dtype=chosen), device)
+
+
 def train(
-    workload: Workload, seeds: Sequence[int], watch: Stopwatch, *, limit: int | None, evaluate: Evaluate
+    base: Base, workload: Workload, seeds: Sequence[int], watch: Stopwatch, *, limit: int | None, evaluate: Evaluate
 ) -> list[SeedResult]:
     """Train all seeds at once in one pack. Each stops after `limit` steps."""
     task = tasks.get(workload.task)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    keep_freed_memory()
-    base = Base.load(BaseSpec(workload.model, quantisation=workload.tuner.quantisation), device)
     pack = Pack(base)
     for seed in seeds:
         pack.join(
@@ -65,4 +71,5 @@ def _loop(
 
 def _score(task_name: str, splits: Mapping[str, Evaluation]) -> dict[str, float]:
     scored = {split: (evaluation.logits, evaluation.labels) for split, evaluation in splits.items()}
-    return task_metrics.score(tasks.get(task_name), scored)
+    task = tasks.get(task_name)
+    return {**task_metrics.score(task, scored), "loss": splits[task.eval_splits[0].name].loss}

@@ -1,0 +1,206 @@
+"""Memory against seats: the peak of a process that trains 1 to 32 seats on one base, a fresh process each.
+
+    python -m benchmarks.memory
+    python -m benchmarks.memory --device cuda --shapes qwen2.5-1.5b --dtype bfloat16
+
+Printed: the process's resident memory with the base loaded, its peak after a few steps, on a GPU the peak that torch
+allocated, what each further seat adds, and beside the peak what the engine foresees (`Pack.footprint`). Weights and
+tokens are random; lengths are drawn from the distributions in benchmarks/steps/lengths.py. No seat is evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks import report
+from benchmarks.steps.lengths import LENGTHS
+from benchmarks.steps.shapes import SHAPES, save, tiny
+
+STEPS = 6
+"""Of every seat: the allocator has reached its peak by then."""
+HEADER = [
+    "seats",
+    "base loaded, MiB",
+    "peak, MiB",
+    "on the device, MiB",
+    "each further seat, MiB",
+    "foreseen, MiB",
+    "foreseen / measured",
+    "tokens a forward",
+]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process."""
+
+    shape: str
+    folder: str
+    """Of the checkpoint."""
+    method: str
+    lengths: str
+    seats: int
+    rank: int
+    threads: int
+    dtype: Literal["float32", "bfloat16"]
+    device: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one process took, in MiB."""
+
+    seats: int
+    base_mib: float
+    """Resident before the first seat joined."""
+    peak_mib: float
+    """Largest resident set."""
+    device_peak_mib: float | None
+    """Allocated by torch on a GPU."""
+    foreseen_mib: float
+    """What the engine says before the first step: of the device where there is one, else of the process."""
+    tokens_per_forward: int
+    """At most."""
+
+    @property
+    def measured_mib(self) -> float:
+        """What `foreseen_mib` foresees."""
+        return self.peak_mib if self.device_peak_mib is None else self.device_peak_mib
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    chosen = _parser().parse_args(arguments)
+    content: dict[str, Any] = {
+        "machine": report.machine(chosen.device),
+        "options": report.options(vars(chosen)),
+        "cells": [],
+    }
+    print(f"{report.where(content['machine'])}; {chosen.dtype}")
+    name = chosen.name or f"memory-{chosen.device.partition(':')[0]}"
+    for shape in chosen.shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            _alone(_save, shape, folder, chosen.dtype, chosen.tiny)
+            for method in chosen.methods:
+                for lengths in chosen.lengths:
+                    rows = [_alone(_measure, _job(chosen, shape, folder, method, lengths, s)) for s in chosen.seats]
+                    labels = {"shape": shape, "method": method, "lengths": lengths}
+                    content["cells"] += [{**labels, **asdict(row)} for row in rows]
+                    what = f"{LENGTHS[lengths].batch} examples a step and seat, lengths {LENGTHS[lengths].what}"
+                    print(f"\n{shape}, {method} of rank {chosen.rank}, {what}\n\n{table(rows)}", flush=True)
+                    report.save(name, content)
+    print(f"\nwritten: {report.save(name, content)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=["minilm", "smollm2-6"])
+    parser.add_argument("--methods", nargs="+", choices=("lora", "qlora"), default=["lora", "qlora"])
+    parser.add_argument("--lengths", nargs="+", choices=tuple(LENGTHS), default=["cola", "long"])
+    parser.add_argument("--seats", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base (default: float32)"
+    )
+    parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
+    parser.add_argument("--tiny", action="store_true", help="hardly any weights: only to see the code run")
+    parser.add_argument("--name", default="", help="of the JSON file in benchmarks/results")
+    return parser
+
+
+def _job(chosen: argparse.Namespace, shape: str, folder: str, method: str, lengths: str, seats: int) -> Job:
+    report.progress(f"{shape}, {method}, {lengths}: {seats} seats")
+    return Job(shape, folder, method, lengths, seats, chosen.rank, chosen.threads, chosen.dtype, chosen.device)
+
+
+def _alone(work: Any, *arguments: Any) -> Any:
+    """Call in a process of its own, so that nothing of it stays."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _save(shape: str, folder: str, dtype: str, small: bool) -> None:
+    import torch
+
+    report.quiet()
+    config = SHAPES[shape].config()
+    save(tiny(config) if small else config, Path(folder), dtype=getattr(torch, dtype), device=torch.device("cpu"))
+
+
+def _measure(job: Job) -> Memory:
+    import torch
+
+    from benchmarks.steps import probe
+    from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory
+
+    report.quiet()
+    torch.set_num_threads(job.threads)
+    keep_freed_memory()
+    tuner = probe.tuner(job.method, rank=job.rank, targets=SHAPES[job.shape].targets)
+    base = Base.load(BaseSpec(job.folder, quantisation=tuner.quantisation, dtype=job.dtype), job.device)
+    base_mib = resident_mib()
+    pack = Pack(base)
+    probe.fill(pack, job.seats, LENGTHS[job.lengths], tuner, batch_size=LENGTHS[job.lengths].batch)
+    foreseen_mib = pack.footprint.peak / 2**20
+    for _ in range(STEPS):
+        probe.step(pack)
+    on_device = torch.cuda.max_memory_allocated(base.device) / 2**20 if base.device.type == "cuda" else None
+    return Memory(job.seats, base_mib, peak_mib(), on_device, foreseen_mib, pack.max_tokens)
+
+
+def resident_mib() -> float:
+    """What this process holds now; nan where the system does not say."""
+    return _status("VmRSS")
+
+
+def peak_mib() -> float:
+    """The most it held."""
+    # Not ru_maxrss, which a new process takes over from the one that started it.
+    found = _status("VmHWM")
+    return found if found == found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _status(name: str) -> float:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:")), float("nan"))
+
+
+def table(rows: Sequence[Memory]) -> str:
+    """A row for each number of seats; what a seat adds is counted from the row with the fewest."""
+    first = min(rows, key=lambda row: row.seats)
+    cells = [
+        [
+            str(row.seats),
+            f"{row.base_mib:.0f}",
+            f"{row.peak_mib:.0f}",
+            "" if row.device_peak_mib is None else f"{row.device_peak_mib:.0f}",
+            f"{further(row, first):.1f}" if row.seats > first.seats else "",
+            f"{row.foreseen_mib:.0f}",
+            f"{row.foreseen_mib / row.measured_mib:.2f}",
+            str(row.tokens_per_forward),
+        ]
+        for row in rows
+    ]
+    return report.table(HEADER, cells)
+
+
+def further(row: Memory, first: Memory) -> float:
+    """MiB that each seat beyond the first row's adds: on the device where there is one."""
+    return (row.measured_mib - first.measured_mib) / (row.seats - first.seats)
+
+
+if __name__ == "__main__":
+    main()

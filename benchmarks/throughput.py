@@ -1,0 +1,148 @@
+"""Throughput against seats: what the engine reaches of a bare GEMM of the same shapes, in turn in one process.
+
+    python -m benchmarks.throughput
+    python -m benchmarks.throughput --shapes minilm --lengths cola --methods lora --threads 1
+
+Printed for each model, method and distribution of lengths, for 1 to 32 seats: examples/s and tokens/s of all seats,
+achieved GF/s, the roof's GF/s, and the share. benchmarks/steps/flops.py says what is counted, and
+benchmarks/steps/roof.py what the roof is. A 4-bit base is dequantised in every step and the roof's is not, so the
+share of QLoRA pays for that. Weights and tokens are random; lengths are drawn from the distributions in
+benchmarks/steps/lengths.py (CoLA's and MNLI's quantiles). Target: at least 75 % in float32 on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import report
+from benchmarks.steps import probe
+from benchmarks.steps.lengths import LENGTHS
+from benchmarks.steps.probe import Speed
+from benchmarks.steps.shapes import SHAPES, save, tiny
+from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory, native_dtype
+from tuners.lora.config import Config as LoraConfig
+
+TARGET = 0.75
+"""Least share of the roof, in float32 on a CPU."""
+HEADER = ["seats", "tokens a step", "examples/s", "tokens/s", "GF/s", "roof, GF/s", "share"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    chosen = _parser().parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    keep_freed_memory()
+    report.quiet()
+    device = torch.device(chosen.device)
+    dtype = native_dtype(device) if chosen.dtype == "auto" else chosen.dtype
+    content: dict[str, Any] = {
+        "machine": report.machine(chosen.device),
+        "options": report.options(vars(chosen)),
+        "cells": [],
+    }
+    print(f"{report.where(content['machine'])}; {dtype}, {chosen.threads} threads")
+    name = chosen.name or f"throughput-{device.type}"
+    methods = [method for method in chosen.methods if _possible(method)]
+    for shape in chosen.shapes:
+        config = SHAPES[shape].config()
+        with tempfile.TemporaryDirectory() as folder:
+            save(tiny(config) if chosen.tiny else config, Path(folder), dtype=getattr(torch, dtype), device=device)
+            for method in methods:
+                tuner = probe.tuner(method, rank=chosen.rank, targets=SHAPES[shape].targets)
+                base = Base.load(BaseSpec(folder, quantisation=tuner.quantisation, dtype=dtype), device)
+                for lengths in chosen.lengths:
+                    speeds = _against_seats(chosen, base, tuner, lengths)
+                    cells = [{"shape": shape, "method": method, "lengths": lengths, **_plain(each)} for each in speeds]
+                    content["cells"] += cells
+                    print(f"\n{_heading(shape, method, lengths, chosen)}\n\n{table(speeds)}", flush=True)
+                    if dtype == "float32" and device.type == "cpu" and not chosen.tiny:
+                        print(f"\n{target(speeds)}", flush=True)
+                    report.save(name, content)
+    print(f"\nwritten: {report.save(name, content)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=["minilm", "smollm2-6"])
+    parser.add_argument("--methods", nargs="+", choices=("lora", "qlora"), default=["lora", "qlora"])
+    parser.add_argument("--lengths", nargs="+", choices=tuple(LENGTHS), default=["cola", "long"])
+    parser.add_argument("--seats", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of timed steps a cell, about (default: 6)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of the base (default: float32)"
+    )
+    parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
+    parser.add_argument("--tiny", action="store_true", help="hardly any weights: only to see the code run")
+    parser.add_argument("--name", default="", help="of the JSON file in benchmarks/results")
+    return parser
+
+
+def _possible(method: str) -> bool:
+    if method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        report.progress("qlora is left out: bitsandbytes is not installed")
+        return False
+    return True
+
+
+def _against_seats(chosen: argparse.Namespace, base: Base, tuner: LoraConfig, lengths: str) -> list[Speed]:
+    speeds = []
+    distribution = LENGTHS[lengths]
+    for seats in chosen.seats:
+        pack = Pack(base)
+        sets = probe.fill(pack, seats, distribution, tuner, batch_size=distribution.batch)
+        speed = probe.measure(pack, sets, tuner, batch_size=distribution.batch, seconds=chosen.seconds)
+        report.progress(f"{tuner.method}, {lengths}, {seats} seats: {speed.share:.0%} of the roof")
+        speeds.append(speed)
+    return speeds
+
+
+def _plain(speed: Speed) -> dict[str, Any]:
+    return {**asdict(speed), "share": speed.share}
+
+
+def _heading(shape: str, method: str, lengths: str, chosen: argparse.Namespace) -> str:
+    what = "hardly any weights" if chosen.tiny else SHAPES[shape].what
+    distribution = LENGTHS[lengths]
+    return (
+        f"{shape} ({what}), {method} of rank {chosen.rank}, lengths {distribution.what}, {distribution.batch} examples "
+        f"a step and seat"
+    )
+
+
+def table(speeds: Sequence[Speed]) -> str:
+    """A row for each number of seats."""
+    rows = [
+        [
+            str(speed.seats),
+            f"{speed.tokens_per_step:.0f}",
+            f"{speed.examples_per_s:.1f}",
+            f"{speed.tokens_per_s:.0f}",
+            f"{speed.flops_per_s / 1e9:.0f}",
+            f"{speed.roof_flops_per_s / 1e9:.0f}",
+            f"{speed.share:.1%}",
+        ]
+        for speed in speeds
+    ]
+    return report.table(HEADER, rows)
+
+
+def target(speeds: Sequence[Speed]) -> str:
+    """What the target says of the best."""
+    best = max(speeds, key=lambda speed: speed.share)
+    verdict = "holds" if best.share >= TARGET else "FAILS"
+    return f"at most {best.share:.1%} of the roof, at {best.seats} seats (target: at least {TARGET:.0%})  {verdict}"
+
+
+if __name__ == "__main__":
+    main()

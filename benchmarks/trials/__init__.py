@@ -1,0 +1,1 @@
+"""One trial of a real task: by HF Trainer with PEFT and by the engine, on the same rows."""
