@@ -57,12 +57,13 @@ def _loop(
         if due:
             with watch.pause():
                 for name, splits in pack.evaluate(sorted(due)).items():
-                    evaluations[name].append(_score(task_name, splits))
+                    evaluations[name].append(score(task_name, splits))
         for name in ended:
             pack.leave(name)
     return evaluations
 
 
-def _score(task_name: str, splits: Mapping[str, Evaluation]) -> dict[str, float]:
+def score(task_name: str, splits: Mapping[str, Evaluation]) -> dict[str, float]:
+    """A task's metrics of what a seat put out."""
     scored = {split: (evaluation.logits, evaluation.labels) for split, evaluation in splits.items()}
     return task_metrics.score(tasks.get(task_name), scored)

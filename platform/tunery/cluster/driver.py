@@ -135,6 +135,7 @@ class Driver:
             data=data,
             ledger_url=self.profile.study_storage_url,
             ledger_name=f"{self.plan.run_id}/{study.name}",
+            tracking_uri=self.profile.tracking_uri,
             seats=self.plan.spec.resources.seats * self.plan.spec.resources.packs,
             storage_path=self.folder.root / "tune",
             desk=self.desk,
@@ -152,7 +153,7 @@ class Driver:
             self._follow(wait_s=0.0)
             self._fail_study(study, error)
             return
-        state = self.ledger.study(study.name)
+        state = self.ledger.settle(study.name)
         if state.best is None:
             reasons = sorted({trial.error for trial in state.trials if trial.error})
             self._fail_study(study, TuneryError(f"every trial failed: {'; '.join(reasons)}"))

@@ -19,6 +19,7 @@ from tunery.cluster.messages import (
 )
 from tunery.plan import Plan
 from tunery.runs import RunState, StudyState, TrialState
+from tunery.standings import standings
 from tunery.tasks import get
 
 
@@ -41,7 +42,7 @@ class Ledger:
                 task=study.task,
                 cell=study.cell,
                 objective=get(study.task).objective_name,
-                planned=study.search.trials,
+                planned=study.search.most_trials,
             )
             for study in plan.studies
         )
@@ -86,7 +87,16 @@ class Ledger:
             case Joined(order, at_ms):
                 name = order.name
                 if self.trial(name.study, name.number) is None:
-                    self._put(name.study, TrialState(number=name.number, config=order.draw, started_at=at_ms / 1000))
+                    self._put(
+                        name.study,
+                        TrialState(
+                            number=name.number,
+                            config=order.draw,
+                            origin=order.origin,
+                            rerun_of=order.rerun_of,
+                            started_at=at_ms / 1000,
+                        ),
+                    )
                 else:
                     self._change(name.study, name.number, status="waiting", pack="", ended_at=None, error="")
                 self.update_study(name.study, status="running")
@@ -121,7 +131,8 @@ class Ledger:
         """Take in a trial that had ended before this driver began."""
         study, number = known.name.study, known.name.number
         if self.trial(study, number) is None:
-            self._put(study, TrialState(number=number, config=known.draw))
+            trial = TrialState(number=number, config=known.draw, origin=known.origin, rerun_of=known.rerun_of)
+            self._put(study, trial)
         for report in reports:
             self.report(study, number, report)
             self._change(study, number, ended_at=report.at_ms / 1000)
@@ -136,6 +147,15 @@ class Ledger:
         self._change(study, number, **changes)
         self._choose_best(study)
 
+    def settle(self, name: str) -> StudyState:
+        """The study has ended: where configurations were run again, the best is the one with the best mean."""
+        state = self.study(name)
+        found = standings(state, direction=get(state.task).direction)
+        if found and found[0].mean is not None:
+            self.update_study(name, best=found[0].best_run)
+        self.update_study(name, planned=len(state.trials))
+        return self.study(name)
+
     def _change(self, study: str, number: int, **changes: object) -> None:
         self._put(study, self._trials[study][number].model_copy(update=changes))
 
@@ -145,8 +165,9 @@ class Ledger:
         self.update_study(study, trials=tuple(trials[number] for number in sorted(trials)))
 
     def _choose_best(self, study: str) -> None:
-        """The trial with the best objective of those that did not fail; the earlier one on a tie."""
+        """The search's trial with the best objective of those that did not fail; the earlier one on a tie."""
         sign = 1.0 if get(self.study(study).task).direction == "maximise" else -1.0
-        scored = [t for t in self._trials[study].values() if t.objective is not None and t.status != "failed"]
+        trials = (trial for trial in self._trials[study].values() if trial.rerun_of is None)
+        scored = [t for t in trials if t.objective is not None and t.status != "failed"]
         best = max(scored, key=lambda t: (sign * (t.objective or 0.0), -t.number), default=None)
         self.update_study(study, best=best.number if best else None)

@@ -51,6 +51,8 @@ class StudyOrder:
     ledger_url: str
     """Optuna's database."""
     ledger_name: str
+    tracking_uri: str
+    """MLflow's, whose registry holds the champions that a study may begin with."""
     seats: int
     """Trials at once, of all studies on this base."""
     storage_path: Path
