@@ -87,7 +87,7 @@ def open_study(search: SearchSpec, *, study_name: str, url: str, mode: Mode) -> 
         storage=_storage(url), study_name=study_name, direction=DIRECTIONS[mode], load_if_exists=True
     )
     # A resumed study must not repeat the first draws of its seed.
-    study.sampler = _sampler(search, known=len(study.get_trials(deepcopy=False)))
+    study.sampler = sampler(search, known=len(study.get_trials(deepcopy=False)))
     return study
 
 
@@ -105,7 +105,7 @@ def queue(study: optuna.Study, search: SearchSpec, firsts: Iterable[First]) -> N
             study.enqueue_trial(dict(first.values), user_attrs={ORIGIN: first.origin}, skip_if_exists=True)
 
 
-def _sampler(search: SearchSpec, *, known: int) -> optuna.samplers.BaseSampler:
+def sampler(search: SearchSpec, *, known: int) -> optuna.samplers.BaseSampler:
     seed = search.sampler.seed + known
     startup = min(10, max(4, search.trials // 3))
     with warnings.catch_warnings():
