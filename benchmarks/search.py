@@ -35,7 +35,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks import learning_curves, measure
 from benchmarks.learning_curves import AXES, Cell, Curve, Table
-from tunery.cluster import draws
+from tunery.cluster import draws, spaces
 from tunery.cluster.draws import First
 from tunery.cluster.messages import DRAW, METRIC, TIME
 from tunery.cluster.sampler import StudySearch, pruner
@@ -166,7 +166,8 @@ def ours(seed: int, table: Table, *, sampler: Any = "tpe", firsts: Sequence[Firs
     )
     study = draws.open_study(search, study_name="replay", url="sqlite:///:memory:", mode="max")
     draws.queue(study, search, [First(FIRST, "spec"), *firsts])
-    searcher = StudySearch(study, draws.distributions(search), mode="max", admit=lambda: True, on_end=lambda *_: None)
+    space = spaces.distributions(search)
+    searcher = StudySearch(study, space, mode="max", admit=lambda: True, on_end=lambda *_: None)
     scheduler = pruner(search, study, mode="max", max_epochs=table.epochs)
     scheduler.set_search_properties(METRIC, "max")
     return Rig(searcher, scheduler, lambda suggested: suggested[DRAW])
@@ -174,9 +175,9 @@ def ours(seed: int, table: Table, *, sampler: Any = "tpe", firsts: Sequence[Firs
 
 def rays(seed: int, table: Table, *, our_sampler: bool) -> Rig:
     """As Ray's documentation puts OptunaSearch and ASHA together."""
-    space = draws.distributions(SearchSpec(space=SPACE))
+    space = spaces.distributions(SearchSpec(space=SPACE))
     search = SearchSpec(trials=100, sampler=SamplerSpec(seed=seed))
-    sampler = draws.sampler(search, known=0) if our_sampler else optuna.samplers.TPESampler(seed=seed)
+    sampler = spaces.sampler(search, known=0) if our_sampler else optuna.samplers.TPESampler(seed=seed)
     searcher = OptunaSearch(space=space, metric=METRIC, mode="max", points_to_evaluate=[dict(FIRST)], sampler=sampler)
     scheduler = AsyncHyperBandScheduler(
         time_attr=TRAINING_ITERATION, max_t=table.epochs, grace_period=GRACE, reduction_factor=REDUCTION

@@ -11,10 +11,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tunery.cluster import draws, reruns
-from tunery.cluster.draws import ENDINGS, MODES, First, distributions, ended, open_study, untouched
+from tunery.cluster.draws import ENDINGS, MODES, First, ended, open_study, untouched
 from tunery.cluster.messages import METRIC, NUMBER, ORIGIN, Ending, Known, SeatName
 from tunery.cluster.orders import StudyOrder
 from tunery.cluster.sampler import StudySearch, pruner
+from tunery.cluster.spaces import distributions
 from tunery.cluster.seat import Seat
 from tunery.plan import Study
 from tunery.tasks import get

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from ray.tune.schedulers import TrialScheduler
 
-from tunery.cluster import draws
+from tunery.cluster import draws, spaces
 from tunery.cluster.messages import DRAW, METRIC, NUMBER, ORIGIN, RERUN_OF, TIME, Ending
 from tunery.cluster.sampler import StudySearch, pruner
 from tunery.spec import SearchSpec
@@ -42,7 +42,7 @@ class Process:
         """What Tune has of the study, made anew."""
         self.searcher = StudySearch(
             self.study,
-            distributions or draws.distributions(self.search),
+            distributions or spaces.distributions(self.search),
             mode="max",
             admit=lambda: True,
             on_end=lambda number, ending: self.ends.append((number, ending)),

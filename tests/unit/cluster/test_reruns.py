@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tests.unit.cluster.searching import Process, frozen, search_of
-from tunery.cluster import draws, reruns
+from tunery.cluster import reruns, spaces
 from tunery.cluster.messages import DRAW, NUMBER, ORIGIN, RERUN_OF
 from tunery.spec import RerunSpec
 
@@ -30,7 +30,7 @@ def searched(tmp_path: Path) -> Process:
 
 def with_reruns(process: Process) -> Process:
     reruns.queue(process.study, SPEC, seed=42)
-    process.restart(reruns.with_seed(draws.distributions(process.search)))
+    process.restart(reruns.with_seed(spaces.distributions(process.search)))
     return process
 
 

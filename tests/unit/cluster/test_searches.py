@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cluster.searching import Process, frozen, search_of
-from tunery.cluster import draws
+from tunery.cluster import draws, spaces
 from tunery.cluster.draws import First
 from tunery.cluster.messages import DRAW, NUMBER, ORIGIN
 from tunery.spec import SearchSpec
@@ -63,6 +63,23 @@ def test_a_grid_is_gone_through_once_whatever_happens(tmp_path: Path) -> None:
     rest = two.run(2, score, prefix="rest ")
     found = cells([*configs, killed, failed, *rest])
     assert sorted(found, key=repr) == sorted([(rank, e) for rank in (4, 8, 16) for e in (1, 2)], key=repr)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+def test_no_configuration_of_listed_values_is_trained_twice(tmp_path: Path, sampler: str) -> None:
+    space = {"tuner.rank": {"choice": [4, 8, 16]}, "train.schedule": {"choice": ["linear", "cosine", "constant"]}}
+    search = search_of(trials=9, space=space, sampler={"name": sampler, "seed": 2}, pruner={"name": "none"})
+    process = Process(tmp_path, search, epochs=1)
+    firsts = [First({"tuner.rank": 8, "train.schedule": "linear"}, "spec"), First({"tuner.rank": 8}, "registry m/1")]
+    draws.queue(process.study, search, firsts)
+    configs = process.run(4, score)
+    running = process.ask("running")
+    after = Process(tmp_path, search, epochs=1)
+    assert after.ask("again")[DRAW] == running[DRAW]
+    configs += [running, *after.run(4, score, prefix="after ")]
+    assert len(set(cells(configs))) == 9
+    assert [config[ORIGIN] for config in configs[:3]] == ["spec", "registry m/1", ""]
+    assert after.ask("over")[DRAW] in [config[DRAW] for config in configs], "nothing else is left"
 
 
 def test_the_order_of_a_grid_is_its_seeds(tmp_path: Path) -> None:
@@ -133,7 +150,7 @@ def test_a_kill_between_two_values_of_a_draw_costs_nothing(tmp_path: Path) -> No
     search = search_of(sampler={"name": "random"})
     before = Process(tmp_path, search)
     partial = before.study.ask()
-    partial._suggest("tuner.rank", draws.distributions(search)["tuner.rank"])
+    partial._suggest("tuner.rank", spaces.distributions(search)["tuner.rank"])
     after = Process(tmp_path, search)
     config = after.ask("again")
     assert (config[NUMBER], config[DRAW]["tuner.rank"]) == (0, partial.params["tuner.rank"])
