@@ -10,8 +10,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "curves"
 AXES: Mapping[str, tuple[float, ...]] = {
-    "train.learning_rate": tuple(float(f"{1e-4 * 10 ** (step / 5):.2e}") for step in range(12)),
-    "tuner.rank": (2, 8, 32),
+    "train.learning_rate": tuple(float(f"{2.5e-4 * 10 ** (step / 4.5):.2e}") for step in range(10)),
+    "tuner.rank": (4, 32),
     "train.batch_size": (8, 32, 128),
 }
 """The grid that is recorded: every combination."""

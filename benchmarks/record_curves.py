@@ -1,6 +1,6 @@
 """Record learning curves: every configuration of a grid is trained once by the engine and scored after each epoch.
 
-    python -m benchmarks.record_curves --task sst2 --data DIR --max-train 600 --max-eval 400 --epochs 9
+    python -m benchmarks.record_curves --task sst2 --data DIR --max-train 256 --max-eval 200 --epochs 9
 
 Writes benchmarks/curves/TASK.csv, which benchmarks.search replays. A grid that was begun is gone on with.
 """
@@ -24,7 +24,7 @@ from benchmarks.workload import Workload
 if TYPE_CHECKING:
     from tuners.engine import SeatSpec
 
-SEATS = 9
+SEATS = 10
 """Configurations in a pack: of one batch size, so that their steps are as many."""
 
 
@@ -39,7 +39,7 @@ class Job:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options.parser(str(__doc__).partition("\n")[0])
     parser.add_argument("--task", default="sst2")
-    parser.set_defaults(max_train=600, max_eval=400, epochs=9, schedule="linear", dropout=0.0)
+    parser.set_defaults(max_train=256, max_eval=200, epochs=9, schedule="linear", dropout=0.0)
     chosen = parser.parse_args(arguments)
     work = options.workload(chosen, chosen.task)
     known = set(learning_curves.read(chosen.task).curves) if learning_curves.path_of(chosen.task).exists() else set()

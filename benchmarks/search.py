@@ -35,6 +35,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks import learning_curves, measure
 from benchmarks.learning_curves import AXES, Cell, Curve, Table
+from tuners.config import TrainConfig
+from tuners.lora.config import Config as LoraConfig
 from tunery.cluster import draws, spaces
 from tunery.cluster.draws import First
 from tunery.cluster.messages import DRAW, METRIC, TIME
@@ -42,8 +44,16 @@ from tunery.cluster.sampler import StudySearch, pruner
 from tunery.spec import IntUniform, PrunerSpec, SamplerSpec, SearchSpec
 
 REDUCTION, GRACE = 3, 1
-FIRST = {"train.learning_rate": 3, "tuner.rank": 1, "train.batch_size": 1}
-"""What a user would begin with: learning rate 4e-4, rank 8, batch 32; as places on the axes."""
+DEFAULTS = {
+    "train.learning_rate": TrainConfig().learning_rate,
+    "tuner.rank": LoraConfig().rank,
+    "train.batch_size": TrainConfig().batch_size,
+}
+FIRST = {
+    axis: min(range(len(values)), key=lambda place, axis=axis: abs(math.log(AXES[axis][place] / DEFAULTS[axis])))
+    for axis, values in AXES.items()
+}
+"""Every arm's first trial: the defaults of a spec, at the nearest places of the axes."""
 SPACE = {axis: IntUniform(int_uniform=(0, len(values) - 1)) for axis, values in AXES.items()}
 
 Places = Mapping[str, int]

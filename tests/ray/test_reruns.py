@@ -24,7 +24,7 @@ def test_reruns_are_ranked_by_mean_and_survive_a_killed_driver(begin: Begin) -> 
     )  # fmt: skip
     sweep.start()
     eventually(
-        lambda: sweep.begun() and any(t.rerun_of is not None and t.objective for t in sweep.study().trials),
+        lambda: sweep.begun() and any(t.rerun_of is not None and t.objective is not None for t in sweep.study().trials),
         "a rerun with a checkpoint",
     )
     draws = {t.number: t.config for t in sweep.study().trials}

@@ -119,6 +119,9 @@ class Distinct(_Whole):
     def __init__(self, space: Mapping[str, Range], tries: Sequence[tuple[BaseSampler, int]]) -> None:
         super().__init__(space)
         self._tries = tuple(tries)
+        listed = {path: _listed(path, drawn) for path, drawn in space.items()}
+        self._only = {path: values[0] for path, values in listed.items() if len(values) == 1}
+        """What is not drawn at all: samplers take no part in it."""
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         for sampler, _ in self._tries:
@@ -143,11 +146,10 @@ class Distinct(_Whole):
         return itertools.chain.from_iterable(itertools.repeat(sampler, times) for sampler, times in self._tries)
 
     def _draw(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        relative = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
-        missing = {path: drawn for path, drawn in self.distributions.items() if path not in relative}
-        return relative | {
-            path: sampler.sample_independent(study, trial, path, drawn) for path, drawn in missing.items()
-        }
+        values = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+        values = self._only | values
+        missing = {path: drawn for path, drawn in self.distributions.items() if path not in values}
+        return values | {path: sampler.sample_independent(study, trial, path, drawn) for path, drawn in missing.items()}
 
     def after_trial(
         self,
@@ -184,5 +186,5 @@ class Grid(_Whole):
 
 def _listed(path: str, drawn: Range) -> Sequence[Value]:
     values = drawn.listed()
-    assert values is not None, f"the check of the spec refuses a grid over {path}"
+    assert values is not None, f"{path} has no end of values"
     return values

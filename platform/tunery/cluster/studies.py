@@ -15,8 +15,8 @@ from tunery.cluster.draws import ENDINGS, MODES, First, ended, open_study, untou
 from tunery.cluster.messages import METRIC, NUMBER, ORIGIN, Ending, Known, SeatName
 from tunery.cluster.orders import StudyOrder
 from tunery.cluster.sampler import StudySearch, pruner
-from tunery.cluster.spaces import distributions
 from tunery.cluster.seat import Seat
+from tunery.cluster.spaces import distributions
 from tunery.plan import Study
 from tunery.tasks import get
 

@@ -67,10 +67,15 @@ def test_a_grid_is_gone_through_once_whatever_happens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
 def test_no_configuration_of_listed_values_is_trained_twice(tmp_path: Path, sampler: str) -> None:
-    space = {"tuner.rank": {"choice": [4, 8, 16]}, "train.schedule": {"choice": ["linear", "cosine", "constant"]}}
+    space = {
+        "tuner.rank": {"choice": [4, 8, 16]},
+        "train.schedule": {"choice": ["linear", "cosine", "constant"]},
+        "train.epochs": {"choice": [1]},
+    }
     search = search_of(trials=9, space=space, sampler={"name": sampler, "seed": 2}, pruner={"name": "none"})
     process = Process(tmp_path, search, epochs=1)
-    firsts = [First({"tuner.rank": 8, "train.schedule": "linear"}, "spec"), First({"tuner.rank": 8}, "registry m/1")]
+    own = {"tuner.rank": 8, "train.schedule": "linear", "train.epochs": 1}
+    firsts = [First(own, "spec"), First({"tuner.rank": 8}, "registry m/1")]
     draws.queue(process.study, search, firsts)
     configs = process.run(4, score)
     running = process.ask("running")
