@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "curves"
-AXES: Mapping[str, tuple[float, ...]] = {
-    "train.learning_rate": tuple(float(f"{2.5e-4 * 10 ** (step / 4.5):.2e}") for step in range(10)),
-    "tuner.rank": (4, 32),
-    "train.batch_size": (8, 32, 128),
-}
-"""The grid that is recorded: every combination."""
+_SECONDS, _EPOCH = "seconds", "epoch_"
 
+Axes = Mapping[str, tuple[float, ...]]
+"""Dotted path -> the values that were recorded: the grid is every combination."""
 Cell = tuple[float, ...]
 """A configuration: one value of each axis."""
 
@@ -28,7 +26,7 @@ class Curve:
     scores: tuple[float, ...]
     """The task's objective after each epoch; NaN from the epoch on in which it diverged."""
     seconds: float
-    """Of training, of its share in its pack."""
+    """Of training, of its share where several were trained together."""
 
     @property
     def final(self) -> float:
@@ -38,9 +36,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Table:
-    """The recorded curves of one task."""
+    """Recorded curves."""
 
-    task: str
+    name: str
+    axes: Axes
     curves: Mapping[Cell, Curve]
 
     @property
@@ -54,33 +53,51 @@ class Table:
         return max(curve.final for curve in self.curves.values() if not math.isnan(curve.final))
 
 
-def path_of(task: str) -> Path:
-    return FOLDER / f"{task}.csv"
+def names() -> tuple[str, ...]:
+    """The tables there are."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.csv")))
 
 
-def read(task: str) -> Table:
-    """The table of a task. FileNotFoundError where none was recorded."""
-    with path_of(task).open(newline="") as file:
+def path_of(name: str) -> Path:
+    return FOLDER / f"{name}.csv"
+
+
+def cells(axes: Axes) -> Iterator[Cell]:
+    """Every combination."""
+    return itertools.product(*axes.values())
+
+
+def read(name: str) -> Table:
+    """The table of that name. FileNotFoundError where none was recorded."""
+    with path_of(name).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    curves = [_curve(row) for row in rows]
-    return Table(task, {curve.cell: curve for curve in curves})
+    paths = [column for column in rows[0] if column != _SECONDS and not column.startswith(_EPOCH)]
+    axes = {path: tuple(sorted({float(row[path]) for row in rows})) for path in paths}
+    curves = [_curve(row, paths) for row in rows]
+    return Table(name, axes, {curve.cell: curve for curve in curves})
 
 
-def _curve(row: Mapping[str, str]) -> Curve:
-    scores = tuple(float(value) for name, value in row.items() if name.startswith("epoch_"))
-    return Curve(tuple(float(row[axis]) for axis in AXES), scores, float(row["seconds"]))
+def _curve(row: Mapping[str, str], paths: Sequence[str]) -> Curve:
+    scores = tuple(float(value) for column, value in row.items() if column.startswith(_EPOCH))
+    return Curve(tuple(float(row[path]) for path in paths), scores, float(row[_SECONDS]))
 
 
-def append(task: str, curves: Sequence[Curve]) -> None:
-    """Add curves to the table of a task, which is made where there is none."""
-    path = path_of(task)
+def append(name: str, axes: Axes, curves: Sequence[Curve]) -> None:
+    """Add curves to a table, which is made where there is none."""
+    path = path_of(name)
     fresh = not path.exists()
     path.parent.mkdir(exist_ok=True)
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if fresh:
             epochs = len(curves[0].scores)
-            writer.writerow([*AXES, *(f"epoch_{epoch}" for epoch in range(1, epochs + 1)), "seconds"])
+            writer.writerow([*axes, *(f"{_EPOCH}{epoch}" for epoch in range(1, epochs + 1)), _SECONDS])
         for curve in curves:
             scores = [f"{score:.4f}" for score in curve.scores]
-            writer.writerow([*(f"{value:g}" for value in curve.cell), *scores, f"{curve.seconds:.1f}"])
+            writer.writerow([*(f"{value:g}" for value in curve.cell), *scores, f"{curve.seconds:.3g}"])
+
+
+def missing(name: str, axes: Axes) -> list[Cell]:
+    """What is not recorded yet of a grid."""
+    known = set(read(name).curves) if path_of(name).exists() else set()
+    return [cell for cell in cells(axes) if cell not in known]

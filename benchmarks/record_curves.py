@@ -1,4 +1,4 @@
-"""Record learning curves: every configuration of a grid is trained once by the engine and scored after each epoch.
+"""Record learning curves of adapters: every configuration of a grid is trained once by the engine, in packs.
 
     python -m benchmarks.record_curves --task sst2 --data DIR --max-train 256 --max-eval 200 --epochs 9
 
@@ -18,12 +18,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks import learning_curves, options
-from benchmarks.learning_curves import AXES, Cell, Curve
+from benchmarks.learning_curves import Axes, Cell, Curve
 from benchmarks.workload import Workload
 
 if TYPE_CHECKING:
     from tuners.engine import SeatSpec
 
+AXES: Axes = {
+    "train.learning_rate": tuple(float(f"{2.5e-4 * 10 ** (step / 4.5):.3g}") for step in range(10)),
+    "tuner.rank": (4, 32),
+    "train.batch_size": (8, 32, 128),
+}
 SEATS = 10
 """Configurations in a pack: of one batch size, so that their steps are as many."""
 
@@ -42,21 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.set_defaults(max_train=256, max_eval=200, epochs=9, schedule="linear", dropout=0.0)
     chosen = parser.parse_args(arguments)
     work = options.workload(chosen, chosen.task)
-    known = set(learning_curves.read(chosen.task).curves) if learning_curves.path_of(chosen.task).exists() else set()
-    jobs = [Job(work, cells) for cells in _packs(known)]
-    print(f"{sum(len(job.cells) for job in jobs)} configurations to record, {len(known)} are there", flush=True)
+    waiting = learning_curves.missing(chosen.task, AXES)
+    jobs = [Job(work, cells) for cells in _packs(waiting)]
+    print(f"{len(waiting)} configurations to record", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     context = multiprocessing.get_context("spawn")
     began = time.monotonic()
     with ProcessPoolExecutor(chosen.cores, mp_context=context) as pool:
         for done, future in enumerate(as_completed([pool.submit(record, job) for job in jobs]), start=1):
-            learning_curves.append(chosen.task, future.result())
+            learning_curves.append(chosen.task, AXES, future.result())
             print(f"{done} of {len(jobs)} packs, {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _packs(known: set[Cell]) -> Iterator[tuple[Cell, ...]]:
-    """What is not known of the grid, in packs of one batch size."""
-    cells = [cell for cell in itertools.product(*AXES.values()) if cell not in known]
+def _packs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, ...]]:
+    """Packs of one batch size."""
     place = list(AXES).index("train.batch_size")
     for _, alike in itertools.groupby(sorted(cells, key=lambda cell: cell[place]), key=lambda cell: cell[place]):
         group = list(alike)

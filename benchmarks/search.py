@@ -1,8 +1,8 @@
 """What a search finds for its budget, on recorded curves: the engine's coupling of Optuna and ASHA beside Ray's own.
 
-    python -m benchmarks.search --task sst2 --seeds 20 --budget 150
+    python -m benchmarks.search --table sst2-heads --seeds 20 --budget 150
 
-Nothing is trained: an epoch of a trial is a look into benchmarks/curves/TASK.csv and takes, on a simulated clock, the
+Nothing is trained: an epoch of a trial is a look into benchmarks/curves/TABLE.csv and takes, on a simulated clock, the
 seconds that it took. The space is the table's grid, workers run side by side, and each arm has the same first trial.
 The searchers and schedulers are the real ones, called as Ray Tune calls them. The budget is counted in epochs trained.
 
@@ -34,30 +34,42 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks import learning_curves, measure
-from benchmarks.learning_curves import AXES, Cell, Curve, Table
+from benchmarks.learning_curves import Cell, Curve, Table
 from tuners.config import TrainConfig
 from tuners.lora.config import Config as LoraConfig
 from tunery.cluster import draws, spaces
 from tunery.cluster.draws import First
 from tunery.cluster.messages import DRAW, METRIC, TIME
 from tunery.cluster.sampler import StudySearch, pruner
-from tunery.spec import IntUniform, PrunerSpec, SamplerSpec, SearchSpec
+from tunery.spec import IntUniform, PrunerSpec, Range, SamplerSpec, SearchSpec
 
 REDUCTION, GRACE = 3, 1
-DEFAULTS = {
+DEFAULTS: Mapping[str, float] = {
     "train.learning_rate": TrainConfig().learning_rate,
-    "tuner.rank": LoraConfig().rank,
     "train.batch_size": TrainConfig().batch_size,
+    "tuner.rank": LoraConfig().rank,
 }
-FIRST = {
-    axis: min(range(len(values)), key=lambda place, axis=axis: abs(math.log(AXES[axis][place] / DEFAULTS[axis])))
-    for axis, values in AXES.items()
-}
-"""Every arm's first trial: the defaults of a spec, at the nearest places of the axes."""
-SPACE = {axis: IntUniform(int_uniform=(0, len(values) - 1)) for axis, values in AXES.items()}
+"""A spec's own, by axis."""
 
 Places = Mapping[str, int]
 """A configuration: its place on each axis."""
+
+
+def space_of(table: Table) -> dict[str, Range]:
+    """The table's grid: places, not values, so that what is drawn is there."""
+    return {axis: IntUniform(int_uniform=(0, len(values) - 1)) for axis, values in table.axes.items()}
+
+
+def first_of(table: Table) -> Places:
+    """Every arm's first trial: the places nearest to a spec's defaults, and the first of an axis that has none."""
+
+    def far(axis: str, value: float) -> float:
+        return abs(math.log(value / DEFAULTS[axis])) if axis in DEFAULTS else 0.0
+
+    return {
+        axis: min(range(len(values)), key=lambda place, axis=axis, values=values: far(axis, values[place]))  # type: ignore[misc]  # bound now
+        for axis, values in table.axes.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def _begin(table: Table, rig: Rig, number: int) -> Trial:
     suggested = rig.searcher.suggest(trial_id)
     assert suggested is not None
     places = rig.places(suggested)
-    trial = Trial(trial_id, table.curves[tuple(values[places[axis]] for axis, values in AXES.items())])
+    trial = Trial(trial_id, table.curves[tuple(values[places[axis]] for axis, values in table.axes.items())])
     rig.scheduler.on_trial_add(_CONTROLLER, _tune(trial))
     return trial
 
@@ -172,10 +184,10 @@ def ours(seed: int, table: Table, *, sampler: Any = "tpe", firsts: Sequence[Firs
         trials=100,
         sampler=SamplerSpec(name=sampler, seed=seed),
         pruner=PrunerSpec(name="asha", reduction=REDUCTION, grace_epochs=GRACE),
-        space=SPACE,
+        space=space_of(table),
     )
     study = draws.open_study(search, study_name="replay", url="sqlite:///:memory:", mode="max")
-    draws.queue(study, search, [First(FIRST, "spec"), *firsts])
+    draws.queue(study, search, [First(first_of(table), "spec"), *firsts])
     space = spaces.distributions(search)
     searcher = StudySearch(study, space, mode="max", admit=lambda: True, on_end=lambda *_: None)
     scheduler = pruner(search, study, mode="max", max_epochs=table.epochs)
@@ -185,15 +197,15 @@ def ours(seed: int, table: Table, *, sampler: Any = "tpe", firsts: Sequence[Firs
 
 def rays(seed: int, table: Table, *, our_sampler: bool) -> Rig:
     """As Ray's documentation puts OptunaSearch and ASHA together."""
-    space = spaces.distributions(SearchSpec(space=SPACE))
-    search = SearchSpec(trials=100, sampler=SamplerSpec(seed=seed))
+    search = SearchSpec(trials=100, sampler=SamplerSpec(seed=seed), space=space_of(table))
     sampler = spaces.sampler(search, known=0) if our_sampler else optuna.samplers.TPESampler(seed=seed)
-    searcher = OptunaSearch(space=space, metric=METRIC, mode="max", points_to_evaluate=[dict(FIRST)], sampler=sampler)
+    space, first = spaces.distributions(search), dict(first_of(table))
+    searcher = OptunaSearch(space=space, metric=METRIC, mode="max", points_to_evaluate=[first], sampler=sampler)
     scheduler = AsyncHyperBandScheduler(
         time_attr=TRAINING_ITERATION, max_t=table.epochs, grace_period=GRACE, reduction_factor=REDUCTION
     )
     scheduler.set_search_properties(METRIC, "max")
-    return Rig(searcher, scheduler, lambda suggested: {axis: suggested[axis] for axis in AXES})
+    return Rig(searcher, scheduler, lambda suggested: {axis: suggested[axis] for axis in table.axes})
 
 
 ARMS: Mapping[str, Callable[[int, Table], Rig]] = {
@@ -209,7 +221,7 @@ ARMS: Mapping[str, Callable[[int, Table], Rig]] = {
 class Job:
     """One search."""
 
-    task: str
+    table: str
     arm: str
     seed: int
     budget: int
@@ -218,20 +230,19 @@ class Job:
 
 def run(job: Job) -> Replay:
     _quiet()
-    table = learning_curves.read(job.task)
+    table = learning_curves.read(job.table)
     return replay(table, ARMS[job.arm](job.seed, table), budget=job.budget, workers=job.workers)
 
 
-def run_warm(job: Job) -> tuple[Replay, Replay, Replay]:
-    """An earlier search with another seed, and a later one without and with its best configuration to begin with."""
+def run_warm(job: Job) -> tuple[Replay, Replay]:
+    """An earlier search with another seed, and a later one that begins with its best configuration too."""
     _quiet()
-    table = learning_curves.read(job.task)
+    table = learning_curves.read(job.table)
     earlier = replay(table, ours(job.seed + 10_000, table), budget=job.budget, workers=job.workers)
     best = earlier.chosen[-1]
-    champion = {axis: AXES[axis].index(place) for axis, place in zip(AXES, best, strict=True)}
-    rigs = ours(job.seed, table), ours(job.seed, table, firsts=[First(champion, "registry")])
-    cold, warm = (replay(table, rig, budget=job.budget, workers=job.workers) for rig in rigs)
-    return earlier, cold, warm
+    champion = {axis: values.index(value) for (axis, values), value in zip(table.axes.items(), best, strict=True)}
+    rig = ours(job.seed, table, firsts=[First(champion, "registry")])
+    return earlier, replay(table, rig, budget=job.budget, workers=job.workers)
 
 
 def _quiet() -> None:
@@ -281,14 +292,15 @@ def regret_table(table: Table, found: Mapping[str, Sequence[Replay]], budget: in
     return measure.table(["mean regret after epochs", *map(str, points)], rows)
 
 
-def warm_table(found: Sequence[tuple[Replay, Replay, Replay]], budget: int) -> str:
-    """Epochs until a later search reports what the earlier one ended with."""
+def warm_table(cold: Sequence[Replay], warm: Sequence[tuple[Replay, Replay]], budget: int) -> str:
+    """Epochs until a later search reports what the earlier one ended with; the budget where it does not."""
+    goals = [earlier.reached[-1] for earlier, _ in warm]
     rows = []
-    for name, place in (("without", 1), ("with", 2)):
-        epochs = [_first(each[place].reached, each[0].reached[-1]) for each in found]
-        there = [epoch for epoch in epochs if epoch is not None]
+    for name, replays in (("without", cold), ("with", [later for _, later in warm])):
+        epochs = [_first(found.reached, goal) for found, goal in zip(replays, goals, strict=True)]
         filled = [budget if epoch is None else epoch for epoch in epochs]
-        rows.append([name, f"{len(there)} of {len(epochs)}", f"{statistics.median(filled):.0f}", f"{max(filled)}"])
+        there = sum(epoch is not None for epoch in epochs)
+        rows.append([name, f"{there} of {len(epochs)}", f"{statistics.median(filled):.0f}", f"{max(filled)}"])
     return measure.table(["warm start", "reached it", "epochs, median", "epochs, most"], rows)
 
 
@@ -300,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=str(__doc__).partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--task", default="sst2")
+    parser.add_argument("--table", default="sst2-heads", choices=learning_curves.names())
     parser.add_argument("--arms", nargs="+", default=["ray", "ray-ours", "ours", "random"], choices=list(ARMS))
     parser.add_argument("--seeds", type=int, default=20, help="searches an arm")
     parser.add_argument("--first-seed", type=int, default=0)
@@ -308,22 +320,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=4, help="trials at once")
     parser.add_argument("--processes", type=int, default=2)
     chosen = parser.parse_args(arguments)
-    table = learning_curves.read(chosen.task)
+    table = learning_curves.read(chosen.table)
     jobs = list(_jobs(chosen))
     with ProcessPoolExecutor(chosen.processes) as pool:
         replays = list(pool.map(run, jobs))
-        warm = list(pool.map(run_warm, [job for job in jobs if job.arm == chosen.arms[0]]))
+        warm = list(pool.map(run_warm, [job for job in jobs if job.arm == "ours"]))
     found = {arm: [each for job, each in zip(jobs, replays, strict=True) if job.arm == arm] for arm in chosen.arms}
-    print(f"{chosen.task}: {len(table.curves)} curves of {table.epochs} epochs, the best {table.best:.4f}\n")
-    for text in (scores_table(table, found, chosen.budget), regret_table(table, found, chosen.budget),
-                 warm_table(warm, chosen.budget)):  # fmt: skip
-        print(text, end="\n\n")
+    print(f"{chosen.table}: {len(table.curves)} curves of {table.epochs} epochs, the best {table.best:.4f}\n")
+    print(scores_table(table, found, chosen.budget), end="\n\n")
+    print(regret_table(table, found, chosen.budget), end="\n\n")
+    if "ours" in found:
+        print(warm_table(found["ours"], warm, chosen.budget))
 
 
 def _jobs(chosen: argparse.Namespace) -> Iterator[Job]:
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     for arm, seed in itertools.product(chosen.arms, seeds):
-        yield Job(chosen.task, arm, seed, chosen.budget, chosen.workers)
+        yield Job(chosen.table, arm, seed, chosen.budget, chosen.workers)
 
 
 if __name__ == "__main__":

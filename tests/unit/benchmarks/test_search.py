@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 
 import pytest
 
 from benchmarks import learning_curves, search
-from benchmarks.learning_curves import AXES, Curve, Table
+from benchmarks.learning_curves import Axes, Curve, Table
 
 EPOCHS = 9
+AXES: Axes = {
+    "train.learning_rate": tuple(1e-4 * 2**step for step in range(10)),
+    "tuner.rank": (4.0, 32.0),
+    "train.batch_size": (8.0, 32.0, 128.0),
+}
 
 
 def worth(rate: float) -> float:
@@ -22,10 +26,10 @@ def worth(rate: float) -> float:
 def table() -> Table:
     """Learning rates near 3e-3 are the best from the first epoch on; the largest diverges."""
     curves = []
-    for cell in itertools.product(*AXES.values()):
+    for cell in learning_curves.cells(AXES):
         scores = tuple(0.8 + 0.1 * worth(cell[0]) + 0.01 * epoch for epoch in range(EPOCHS))
         curves.append(Curve(cell, (math.nan,) * EPOCHS if cell[0] == AXES["train.learning_rate"][-1] else scores, 9.0))
-    return Table("made-up", {curve.cell: curve for curve in curves})
+    return Table("made-up", AXES, {curve.cell: curve for curve in curves})
 
 
 @pytest.mark.parametrize("arm", ["ray", "ray-ours", "ours", "random"])
@@ -59,10 +63,10 @@ def test_a_warm_start_begins_with_the_best_there_was(table: Table) -> None:
 
 def test_curves_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning_curves, "FOLDER", tmp_path / "curves")
-    cells = list(itertools.product(*AXES.values()))
+    cells = list(learning_curves.cells(AXES))
     written = [Curve(cells[0], (0.25, 0.5), 1.5), Curve(cells[1], (0.25, math.nan), 2.0)]
     for curve in written:  # one after another, as packs end
-        learning_curves.append("sst2", [curve])
+        learning_curves.append("sst2", AXES, [curve])
     read = learning_curves.read("sst2")
     assert read.curves[cells[0]] == written[0]
     assert math.isnan(read.curves[cells[1]].final)
