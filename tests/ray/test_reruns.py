@@ -20,7 +20,7 @@ def test_reruns_are_ranked_by_mean_and_survive_a_killed_driver(begin: Begin) -> 
     again = {"seeds": 2, "top": 1}
     sweep = begin(
         search__trials=2, search__sampler={"name": "grid"}, search__rerun_best=again, search__warm_start="registry",
-        search__space={"tuner.rank": {"choice": [4, 8]}}, train__epochs=3,
+        search__space={"tuner.rank": {"choice": [4, 8]}}, train__epochs=2,
     )  # fmt: skip
     sweep.start()
     eventually(
@@ -33,7 +33,7 @@ def test_reruns_are_ranked_by_mean_and_survive_a_killed_driver(begin: Begin) -> 
     assert sweep.run() == 0, sweep.folder.driver_log.read_text()
 
     study = sweep.study()
-    assert [(t.number, t.status, t.step) for t in study.trials] == [(n, "finished", 36) for n in range(4)]
+    assert [(t.number, t.status, t.step) for t in study.trials] == [(n, "finished", 24) for n in range(4)]
     assert {number: study.trials[number].config for number in draws} == draws
     chosen = max(study.trials[:2], key=lambda t: (t.objective or 0.0, -t.number)).number
     assert [t.rerun_of for t in study.trials] == [None, None, chosen, chosen]
