@@ -189,6 +189,16 @@ class Registry:
             # A killed process's last note counts if its alias did move: see the module's first lines.
             return tuple(note.promotion for note in self._notes(model) if note.done or self._happened(note.promotion))
 
+    def trained_with(self, version: Version) -> Mapping[str, str]:
+        """The settings of the version's run as MLflow has them: dotted path -> text."""
+        with self._asking():
+            try:
+                return dict(retried(lambda: self._client.get_run(version.run_id)).data.params)
+            except MlflowException as error:
+                if is_transient(error):
+                    raise
+                return {}  # registered by something else, or its run was deleted
+
     def download(self, version: Version, to: Path) -> Path:
         """Copy a version's files into a folder below `to`, and return that folder."""
         start = f"runs:/{version.run_id}/"

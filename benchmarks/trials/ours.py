@@ -63,13 +63,14 @@ def _loop(
         if due:
             with watch.pause():
                 for name, splits in pack.evaluate(sorted(due)).items():
-                    evaluations[name].append(_score(task_name, splits))
+                    evaluations[name].append(score(task_name, splits))
         for name in ended:
             pack.leave(name)
     return evaluations
 
 
-def _score(task_name: str, splits: Mapping[str, Evaluation]) -> dict[str, float]:
+def score(task_name: str, splits: Mapping[str, Evaluation]) -> dict[str, float]:
+    """A task's metrics of what a seat put out."""
     scored = {split: (evaluation.logits, evaluation.labels) for split, evaluation in splits.items()}
     task = tasks.get(task_name)
     return {**task_metrics.score(task, scored), "loss": splits[task.eval_splits[0].name].loss}

@@ -92,8 +92,8 @@ class Plan(Frozen):
 
     @property
     def trials(self) -> int:
-        """Of all studies."""
-        return sum(study.search.trials for study in self.studies)
+        """Of all studies, at most."""
+        return sum(study.search.most_trials for study in self.studies)
 
     @property
     def pack_bytes(self) -> int | None:
@@ -206,7 +206,7 @@ def estimate(study: Study, *, gpu: bool) -> Estimate:
         train_rows=train_rows,
         eval_rows=sum(known) if known else None,
         tokens_per_epoch=tokens,
-        tokens=round(tokens * epochs * study.search.trials) if tokens else None,
+        tokens=round(tokens * epochs * study.search.most_trials) if tokens else None,
         base_parameters=shape.parameters if shape else None,
         base_bytes=_base_bytes(study, shape, gpu=gpu) if shape else None,
         seat_bytes=_seat_bytes(study, shape, outputs=max(1, len(task.labels))) if shape else None,

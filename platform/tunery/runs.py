@@ -70,6 +70,10 @@ class TrialState(_State):
     ended_at: float | None = None
     """Seconds since the epoch."""
     error: str = ""
+    origin: str = ""
+    """Where its values are from: `spec`, `registry MODEL/VERSION` or `trial NUMBER`; empty: the sampler."""
+    rerun_of: int | None = None
+    """Number of the trial whose configuration it repeats with another seed."""
 
 
 class StudyState(_State):
@@ -85,7 +89,7 @@ class StudyState(_State):
     """Trials asked for."""
     trials: tuple[TrialState, ...] = ()
     best: int | None = None
-    """Number of the best trial."""
+    """Number of the best trial; where the best configurations were run again, of the best one's best run."""
     model: str | None = None
     model_version: str | None = None
     champion: bool | None = None

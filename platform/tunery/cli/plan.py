@@ -70,7 +70,7 @@ def _tables(plan: Plan, profile: Profile) -> list[RenderableType]:
     studies = table("study", *numbers, title=plan.run_id, numbers=numbers)
     for study, estimate in zip(plan.studies, plan.estimates, strict=True):
         counts = (estimate.train_rows, estimate.eval_rows, estimate.tokens_per_epoch, estimate.tokens)
-        studies.add_row(study.name, str(study.search.trials), *map(count, counts))
+        studies.add_row(study.name, str(study.search.most_trials), *map(count, counts))
     facts = table("", "")
     facts.show_header = False
     for name, value in _facts(plan, profile):

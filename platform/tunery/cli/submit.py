@@ -81,7 +81,7 @@ def _check(plan: Plan, place: Profile) -> None:
 def _in_a_line(plan: Plan, place: Profile) -> str:
     from tunery.report.words import count
 
-    trials = sum(study.search.trials for study in plan.studies)
+    trials = plan.trials
     models = ", ".join(dict.fromkeys(study.model.id for study in plan.studies))
     methods = ", ".join(dict.fromkeys(study.tuner.method for study in plan.studies))
     studies = count(len(plan.studies), "study")

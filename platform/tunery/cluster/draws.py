@@ -1,4 +1,4 @@
-"""Search space -> Optuna: a study's database, its sampler and its distributions.
+"""A study's database: opening it, what it begins with, what has ended in it.
 
 Optuna's database is the one ledger of a study: which trials exist, how they went, what was drawn.
 """
@@ -6,21 +6,16 @@ Optuna's database is the one ledger of a study: which trials exist, how they wen
 from __future__ import annotations
 
 import sqlite3
-import warnings
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from tunery.cluster.messages import Ending
-from tunery.spec import Choice, IntUniform, LogUniform, Range, SearchSpec, Uniform
+from tunery.cluster.messages import ORIGIN, Ending, Value
+from tunery.cluster.spaces import sampler
+from tunery.spec import SearchSpec
 
 Mode = Literal["min", "max"]
 MODES: Mapping[str, Mode] = {"maximise": "max", "minimise": "min"}
@@ -36,24 +31,18 @@ ENDINGS: Mapping[TrialState, Ending] = {
 }
 
 
-def ended(study: optuna.Study) -> list[tuple[int, Ending, dict[str, Any]]]:
-    """The trials that have ended: number, how, draw."""
-    trials = study.get_trials(deepcopy=False)
-    return [(trial.number, ENDINGS[trial.state], trial.params) for trial in trials if trial.state in ENDINGS]
+@dataclass(frozen=True)
+class First:
+    """Values that a study begins with; the paths it leaves out are the sampler's."""
+
+    values: Mapping[str, Value]
+    origin: str
+    """Where they are from, for people."""
 
 
-def distribution(drawn: Range) -> BaseDistribution:
-    """One range of the spec as Optuna's distribution."""
-    match drawn:
-        case Choice():
-            return CategoricalDistribution(drawn.choice)
-        case Uniform():
-            return FloatDistribution(*drawn.uniform)
-        case LogUniform():
-            return FloatDistribution(*drawn.log_uniform, log=True)
-        case IntUniform():
-            return IntDistribution(*drawn.int_uniform)
-    raise AssertionError(f"a range without a distribution: {drawn!r}")
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that have ended; `ENDINGS` says how."""
+    return study.get_trials(deepcopy=False, states=tuple(ENDINGS))
 
 
 def create_ledger(url: str) -> None:
@@ -76,29 +65,24 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(url, engine_kwargs={"creator": connect})
 
 
-def open_study(search: SearchSpec, *, study_name: str, url: str, mode: Mode, first: Mapping[str, Any]) -> optuna.Study:
-    """Create or load the Optuna study `study_name` in the database at `url`.
-
-    `first` is drawn first (the spec's own values, so that every sweep contains its baseline).
-    """
+def open_study(search: SearchSpec, *, study_name: str, url: str, mode: Mode) -> optuna.Study:
+    """Create or load the Optuna study `study_name` in the database at `url`."""
     study = optuna.create_study(
         storage=_storage(url), study_name=study_name, direction=DIRECTIONS[mode], load_if_exists=True
     )
-    known = len(study.get_trials(deepcopy=False))
-    # A resumed study must not repeat the first draws of its seed.
-    study.sampler = _sampler(search, seed=search.sampler.seed + known)
-    if known == 0 and first:
-        study.enqueue_trial(dict(first))
+    study.sampler = sampler(search, known=len(study.get_trials(deepcopy=False)))
     return study
 
 
-def _sampler(search: SearchSpec, *, seed: int) -> optuna.samplers.BaseSampler:
-    if search.sampler.name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # constant_liar: trials run side by side, and must not all be drawn at the same place.
-        # multivariate: correlations between the drawn paths count (arXiv 2304.11127).
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=min(10, max(4, search.trials // 3)), multivariate=True, constant_liar=True
-        )
+def untouched(study: optuna.Study) -> bool:
+    """Whether no trial has begun."""
+    return all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+
+
+def queue(study: optuna.Study, search: SearchSpec, firsts: Iterable[First]) -> None:
+    """Have the study begin with these values, in this order, each once; what is queued already stays."""
+    for first in firsts:
+        # A cell of a grid is whole, or it would be drawn twice.
+        whole = first.values.keys() == search.space.keys()
+        if first.values and (whole or search.sampler.name != "grid"):
+            study.enqueue_trial(dict(first.values), user_attrs={ORIGIN: first.origin}, skip_if_exists=True)

@@ -143,6 +143,7 @@ class Driver:
             ledger_url=self.profile.study_storage_url,
             ledger_name=f"{self.plan.run_id}/{study.name}",
             seats=sum(pack.capacity + AHEAD for pack in self._hosting.values() if pack.base_key == base_key(study)),
+            tracking_uri=self.profile.tracking_uri,
             storage_path=self.folder.root / "tune",
             desk=self.desk,
         )
@@ -159,7 +160,7 @@ class Driver:
             self._follow(wait_s=0.0)
             self._fail_study(study, error)
             return
-        state = self.ledger.study(study.name)
+        state = self.ledger.settle(study.name)
         if state.best is None:
             reasons = sorted({trial.error for trial in state.trials if trial.error})
             self._fail_study(study, TuneryError(f"every trial failed: {'; '.join(reasons)}"))

@@ -18,6 +18,7 @@ from tunery.cluster.messages import (
 )
 from tunery.plan import Plan
 from tunery.runs import RunState, StudyState, TrialState
+from tunery.standings import standings
 from tunery.tasks import get
 
 
@@ -42,7 +43,7 @@ class Ledger:
                 task=study.task,
                 cell=study.cell,
                 objective=get(study.task).objective_name,
-                planned=study.search.trials,
+                planned=study.search.most_trials,
             )
             for study in plan.studies
         )
@@ -88,7 +89,16 @@ class Ledger:
             case Joined(order, at_ms):
                 name = order.name
                 if self.trial(name.study, name.number) is None:
-                    self._put(name.study, TrialState(number=name.number, config=order.draw, started_at=at_ms / 1000))
+                    self._put(
+                        name.study,
+                        TrialState(
+                            number=name.number,
+                            config=order.draw,
+                            origin=order.origin,
+                            rerun_of=order.rerun_of,
+                            started_at=at_ms / 1000,
+                        ),
+                    )
                 else:
                     self._change(name.study, name.number, status="waiting", pack="", ended_at=None, error="")
                 self.update_study(name.study, status="running")
@@ -125,7 +135,8 @@ class Ledger:
         """Take in a trial that had ended before this driver began."""
         study, number = known.name.study, known.name.number
         if self.trial(study, number) is None:
-            self._put(study, TrialState(number=number, config=known.draw))
+            trial = TrialState(number=number, config=known.draw, origin=known.origin, rerun_of=known.rerun_of)
+            self._put(study, trial)
         for report in reports:
             self.report(study, number, report)
             self._change(study, number, ended_at=report.at_ms / 1000)
@@ -141,6 +152,15 @@ class Ledger:
         if ending == "failed" and number == self._studies[study].best:
             self._choose_best(study, self._trials[study])
 
+    def settle(self, name: str) -> StudyState:
+        """The study has ended: where configurations were run again, the best is the one with the best mean."""
+        state = self.study(name)
+        found = standings(state, direction=get(state.task).direction)
+        if found and found[0].mean is not None:
+            self.update_study(name, best=found[0].best_run)
+        self.update_study(name, planned=len(state.trials))
+        return self.study(name)
+
     def _change(self, study: str, number: int, **changes: object) -> None:
         self._put(study, self._trials[study][number].model_copy(update=changes))
 
@@ -148,11 +168,13 @@ class Ledger:
         self._trials[study][trial.number] = trial
 
     def _choose_best(self, study: str, numbers: Iterable[int]) -> None:
-        """Of these trials, the one with the best objective of those that did not fail; the earlier one on a tie."""
+        """Of these trials, the one with the best objective of the search's own that did not fail; the earlier one on a tie."""
         sign = 1.0 if get(self._studies[study].task).direction == "maximise" else -1.0
         scored = [
             (sign * trial.objective, -number)
             for number in numbers
-            if (trial := self._trials[study][number]).objective is not None and trial.status != "failed"
+            if (trial := self._trials[study][number]).objective is not None
+            and trial.status != "failed"
+            and trial.rerun_of is None
         ]
         self.update_study(study, best=-max(scored)[1] if scored else None)

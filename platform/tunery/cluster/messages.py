@@ -17,6 +17,10 @@ NUMBER = "number"
 """Key of a Tune config: the trial's number in the Optuna study."""
 DRAW = "draw"
 """Key of a Tune config: dotted path -> value."""
+ORIGIN = "origin"
+"""Key of a Tune config, and of an Optuna trial's user attributes: where the draw is from; '': the sampler."""
+RERUN_OF = "rerun_of"
+"""The same: number of the trial whose configuration is trained again with another seed; None: a trial of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class SeatOrder:
     """The TrialConfig as JSON."""
     draw: Mapping[str, Value]
     data: StudyData
+    origin: str = ""
+    """Where the draw is from: see ORIGIN."""
+    rerun_of: int | None = None
+    """See RERUN_OF."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,8 @@ class Known:
     name: SeatName
     ending: Ending
     draw: Mapping[str, Value]
+    origin: str = ""
+    rerun_of: int | None = None
 
 
 @dataclass(frozen=True)

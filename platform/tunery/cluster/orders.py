@@ -57,6 +57,8 @@ class StudyOrder:
     ledger_url: str
     """Optuna's database."""
     ledger_name: str
+    tracking_uri: str
+    """MLflow's, whose registry holds the champions that a study may begin with."""
     seats: int
     """Trials at once, of all studies on this base: those with a place in a pack, and those that wait for one."""
     storage_path: Path

@@ -17,11 +17,12 @@ from tunery.cluster.messages import SeatName, StudyData
 from tunery.cluster.recorder import Recorder
 from tunery.cluster.reports import REPORTS, STATE
 from tunery.errors import RunError, UnreachableError
-from tunery.inference.card import AdapterCard, BaseModelCard, ObjectiveCard, Score
+from tunery.inference.card import AdapterCard, BaseModelCard, ObjectiveCard, Score, SeedsCard
 from tunery.inference.gate import contest
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
 from tunery.runs import RunFolder, StudyState, TrialState
+from tunery.standings import standing_of
 from tunery.tasks import get
 
 SHIPMENT_S = 300.0
@@ -69,10 +70,11 @@ class Promoter:
         trial = next(trial for trial in state.trials if trial.number == state.best)
         assert trial.objective is not None
         name = SeatName(study.name, trial.number)
-        card = self._card(study, data, trial, trial.objective)
+        seeds = _seeds(study, state)
+        card = self._card(study, data, trial, trial.objective, seeds)
         adapter = self._adapter(name, data, card)
         self.recorder.adapter(name, adapter)
-        self.recorder.summary(study.name, trial.metrics, step=trial.step)
+        self.recorder.summary(study.name, {**trial.metrics, **_over_seeds(seeds)}, step=trial.step)
         if not self.recorder.shipper.drain(SHIPMENT_S):
             raise UnreachableError(
                 f"the adapter of {name} is not registered: {self.recorder.shipper.problem}; it lies in {adapter}. "
@@ -115,7 +117,9 @@ class Promoter:
         card.write(target)
         return target
 
-    def _card(self, study: Study, data: StudyData, trial: TrialState, objective: float) -> AdapterCard:
+    def _card(
+        self, study: Study, data: StudyData, trial: TrialState, objective: float, seeds: SeedsCard | None
+    ) -> AdapterCard:
         task = get(study.task)
         config = study.trial(trial.config)
         return AdapterCard(
@@ -129,6 +133,7 @@ class Promoter:
                 dtype=study.model.dtype,
             ),
             objective=ObjectiveCard(name=task.objective_name, value=objective),
+            seeds=seeds,
             direction=task.direction,
             metrics=trial.metrics,
             data_fingerprint=data.fingerprint,
@@ -139,3 +144,19 @@ class Promoter:
             trial=trial.number,
             tunery=__version__,
         )
+
+
+def _seeds(study: Study, state: StudyState) -> SeedsCard | None:
+    """What the best trial's configuration gave with other seeds; None where it was not trained again."""
+    found = standing_of(state, state.best, direction=get(study.task).direction)
+    if found is None or found.mean is None:
+        return None
+    return SeedsCard(count=len(found.runs), mean=found.mean, deviation=found.deviation)
+
+
+def _over_seeds(seeds: SeedsCard | None) -> dict[str, float]:
+    """As metrics of the study's own run."""
+    if seeds is None:
+        return {}
+    values = {"objective_mean": seeds.mean, "objective_deviation": seeds.deviation, "seeds": float(seeds.count)}
+    return {name: value for name, value in values.items() if value is not None}

@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from storage.checkpoints import CheckpointStore
-from tunery.cluster.messages import Ending, Event, Joined, Known, Left, Report, Reported, SeatName, StudyData, Value
+from tunery.cluster.messages import (
+    Ending,
+    Event,
+    Joined,
+    Known,
+    Left,
+    Report,
+    Reported,
+    SeatName,
+    SeatOrder,
+    StudyData,
+    Value,
+)
 from tunery.cluster.reports import REPORTS, read_reports
 from tunery.cluster.tracking import Shipper, Status, Tracker
 from tunery.plan import Plan, Study
@@ -75,7 +87,7 @@ class Recorder:
             case Joined(order, at_ms):
                 params = flatten(json.loads(order.trial))
                 self._tracker.trial_started(
-                    order.name.study, order.name.number, params=params, tags=_draw_tags(order.draw), at_ms=at_ms
+                    order.name.study, order.name.number, params=params, tags=_draw_tags(order), at_ms=at_ms
                 )
             case Reported(name, report):
                 self._report(name, report)
@@ -88,7 +100,7 @@ class Recorder:
         """A trial that had ended before this driver began: what is not in the spool of it yet."""
         at_ms = _now_ms()
         self._tracker.trial_started(
-            known.name.study, known.name.number, params=known.draw, tags=_draw_tags(known.draw), at_ms=at_ms
+            known.name.study, known.name.number, params=known.draw, tags=_draw_tags(known), at_ms=at_ms
         )
         for report in reports:
             self._report(known.name, report)
@@ -158,8 +170,9 @@ def environment() -> dict[str, object]:
     }
 
 
-def _draw_tags(draw: Mapping[str, Value]) -> dict[str, str]:
-    return {"tunery.draw": json.dumps(dict(draw), sort_keys=True)}
+def _draw_tags(trial: SeatOrder | Known) -> dict[str, str]:
+    tags = {"tunery.draw": json.dumps(dict(trial.draw), sort_keys=True), "tunery.origin": trial.origin or "sampler"}
+    return tags if trial.rerun_of is None else tags | {"tunery.rerun_of": str(trial.rerun_of)}
 
 
 def _now_ms() -> int:

@@ -9,14 +9,15 @@ from typing import Any
 
 from ray.tune import Trainable
 
-from tunery.cluster.messages import DRAW, METRIC, NUMBER, TIME, Ended, SeatName, SeatOrder
+from tunery.cluster.messages import DRAW, METRIC, NUMBER, ORIGIN, RERUN_OF, TIME, Ended, SeatName, SeatOrder
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.errors import RunError
 from tunery.plan import Study
 
 
 class Seat(Trainable):
-    """One trial. Tune's config: `number`, `draw`, and for the whole study `study`, `base`, `data`, `desk`."""
+    """One trial. Tune's config: `number`, `draw`, `origin`, `rerun_of`; for the whole study `study`, `base`, `data`,
+    `desk`."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._join(config)
@@ -31,8 +32,17 @@ class Seat(Trainable):
         self._name = SeatName(study.name, config[NUMBER])
         self._reports = 0
         trial = study.trial(config[DRAW])
-        order = SeatOrder(self._name, config["base"], trial.model_dump_json(), config[DRAW], config["data"])
-        self._desk.join(order)
+        self._desk.join(
+            SeatOrder(
+                name=self._name,
+                base=config["base"],
+                trial=trial.model_dump_json(),
+                draw=config[DRAW],
+                data=config["data"],
+                origin=config[ORIGIN],
+                rerun_of=config[RERUN_OF],
+            )
+        )
 
     def step(self) -> dict[str, Any]:
         answer = self._desk.next_report(self._name, self._reports)

@@ -1,35 +1,76 @@
-"""A study as a Ray Tune experiment."""
+"""A study as a Ray Tune experiment, and a second one where its best configurations are run again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
+import optuna
+from optuna.distributions import BaseDistribution
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tunery.cluster.draws import MODES, ended, open_study
-from tunery.cluster.messages import METRIC, NUMBER, Ending, Known, SeatName
+from tunery.cluster import draws, reruns
+from tunery.cluster.draws import ENDINGS, MODES, First, ended, open_study, untouched
+from tunery.cluster.messages import METRIC, NUMBER, ORIGIN, Ending, Known, SeatName
 from tunery.cluster.orders import StudyOrder
 from tunery.cluster.sampler import StudySearch, pruner
 from tunery.cluster.seat import Seat
+from tunery.cluster.spaces import distributions
 from tunery.plan import Study
 from tunery.tasks import get
 
 
 def run_study(order: StudyOrder) -> int:
     """Run what is left of the study; how many trials the ledger holds then."""
+    study, search = order.study, order.study.search
+    mode = MODES[get(study.task).direction]
+    ledger = open_study(search, study_name=order.ledger_name, url=order.ledger_url, mode=mode)
+    if untouched(ledger):
+        draws.queue(ledger, search, list(_firsts(order))[: search.trials])
+    order.desk.recall([_known(study, trial) for trial in ended(ledger)])
+    space = distributions(search)
+    left = search.trials - len(reruns.searched(ledger))
+    _tune(order, ledger, space, left, pruner(search, ledger, mode=mode, max_epochs=_most_epochs(study)))
+    if search.rerun_best:
+        reruns.queue(ledger, search.rerun_best, seed=study.train.seed)
+        # No pruner: a mean needs every run to its end.
+        everything: TrialScheduler = FIFOScheduler()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        _tune(order, ledger, reruns.with_seed(space), reruns.left(ledger), everything)
+    return len(ended(ledger))
+
+
+def _firsts(order: StudyOrder) -> Iterator[First]:
+    """What the study begins with: its own values, so that every sweep contains its baseline; then champions'."""
+    yield First(order.study.default_draw(), "spec")
+    if order.study.search.warm_start == "registry":
+        from tunery.cluster.warm_start import champions  # loads MLflow, which no other study should wait for
+
+        yield from champions(order.study, order.tracking_uri)
+
+
+def _known(study: Study, trial: optuna.trial.FrozenTrial) -> Known:
+    return Known(
+        name=SeatName(study.name, trial.number),
+        ending=ENDINGS[trial.state],
+        draw=trial.params,
+        origin=trial.user_attrs.get(ORIGIN, ""),
+        rerun_of=reruns.rerun_of(trial),
+    )
+
+
+def _tune(
+    order: StudyOrder,
+    ledger: optuna.Study,
+    space: Mapping[str, BaseDistribution],
+    left: int,
+    scheduler: TrialScheduler,
+) -> None:
+    """Run so many trials."""
+    if left <= 0:
+        return
     study, desk = order.study, order.desk
     mode = MODES[get(study.task).direction]
-    ledger = open_study(
-        study.search,
-        study_name=order.ledger_name,
-        url=order.ledger_url,
-        mode=mode,
-        first=study.default_draw(),
-    )
-    before = ended(ledger)
-    desk.recall([Known(SeatName(study.name, number), how, draw) for number, how, draw in before])
-    left = study.search.trials - len(before)
-    if left <= 0:
-        return len(before)
 
     def admit() -> bool:
         return desk.admit(study.name, base=order.base, limit=order.seats)
@@ -45,8 +86,8 @@ def run_study(order: StudyOrder) -> int:
             mode=mode,
             num_samples=left,
             max_concurrent_trials=min(left, order.seats),
-            search_alg=StudySearch(ledger, study.search, mode=mode, admit=admit, on_end=on_end),
-            scheduler=pruner(study.search, ledger, mode=mode, max_epochs=_most_epochs(study)),
+            search_alg=StudySearch(ledger, space, mode=mode, admit=admit, on_end=on_end),
+            scheduler=scheduler,
             reuse_actors=True,
             trial_dirname_creator=_number,
         ),
@@ -60,7 +101,6 @@ def run_study(order: StudyOrder) -> int:
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
-    return len(ended(ledger))
 
 
 def _number(trial: Trial) -> str:

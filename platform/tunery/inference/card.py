@@ -71,6 +71,15 @@ class ObjectiveCard(_Stored):
     value: float
 
 
+class SeedsCard(_Stored):
+    """What its configuration gave when it was trained again with other seeds."""
+
+    count: int
+    mean: float
+    deviation: float | None = None
+    """Sample standard deviation; None for one seed."""
+
+
 class AdapterCard(_Stored):
     """The card of one adapter."""
 
@@ -80,6 +89,8 @@ class AdapterCard(_Stored):
     """In the order of the head's outputs; empty for a regression."""
     base: BaseModelCard
     objective: ObjectiveCard
+    seeds: SeedsCard | None = None
+    """None where it was trained once."""
     direction: Literal["maximise", "minimise"] = "maximise"
     metrics: Mapping[str, float] = Field(default_factory=dict)
     data_fingerprint: str = ""
@@ -103,8 +114,13 @@ class AdapterCard(_Stored):
     def tags(self) -> dict[str, str]:
         """What is worth seeing beside a registered version; its score among it."""
         of = {"task": self.task, "method": self.method, "base": self.base.id, "run": self.run_id, "study": self.study}
-        trial = {} if self.trial is None else {"tunery.trial": str(self.trial)}
-        return {f"tunery.{name}": value for name, value in of.items() if value} | trial | self.score.tags()
+        if self.trial is not None:
+            of["trial"] = str(self.trial)
+        if self.seeds is not None:
+            of |= {"seeds": str(self.seeds.count), "objective_mean": repr(self.seeds.mean)}
+            if self.seeds.deviation is not None:
+                of["objective_deviation"] = repr(self.seeds.deviation)
+        return {f"tunery.{name}": value for name, value in of.items() if value} | self.score.tags()
 
     def write(self, folder: Path) -> None:
         write_whole(folder / FILE, self.model_dump_json(indent=1).encode())

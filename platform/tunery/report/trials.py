@@ -17,6 +17,7 @@ from tunery import tasks
 from tunery.errors import NotFoundError
 from tunery.report import words
 from tunery.runs import RunState, StudyState, TrialState, Value
+from tunery.standings import Standing, standings
 
 Draws = Mapping[str, Mapping[str, Value]]
 """Study -> its default draw."""
@@ -49,7 +50,7 @@ def is_default(trial: TrialState, default: Mapping[str, Value] | None) -> bool:
 
 
 def document(state: RunState, defaults: Draws = NO_DEFAULTS) -> dict[str, Any]:
-    """All trials of a run: `{run_id, name, status, studies: [{study, objective, ..., trials}]}`, best first."""
+    """All trials of a run: `{run_id, name, status, studies: [{study, objective, ..., trials, reruns}]}`, best first."""
     return {
         "run_id": state.run_id,
         "name": state.name,
@@ -63,6 +64,7 @@ def document(state: RunState, defaults: Draws = NO_DEFAULTS) -> dict[str, Any]:
                 "direction": direction(study),
                 "best": study.best,
                 "trials": [_trial_document(trial, defaults.get(study.name)) for trial in ranked(study)],
+                "reruns": [_standing_document(each) for each in standings(study, direction=direction(study))],
             }
             for study in state.studies
         ],
@@ -77,6 +79,8 @@ def _trial_document(trial: TrialState, default: Mapping[str, Value] | None) -> d
         "objective": trial.objective,
         "metrics": dict(trial.metrics),
         "config": dict(trial.config),
+        "origin": trial.origin or "sampler",
+        "rerun_of": trial.rerun_of,
         "epoch": trial.epoch,
         "epochs": trial.epochs,
         "step": trial.step,
@@ -84,6 +88,18 @@ def _trial_document(trial: TrialState, default: Mapping[str, Value] | None) -> d
         "examples_per_s": trial.examples_per_s,
         "seconds": _seconds(trial),
         "error": trial.error,
+    }
+
+
+def _standing_document(standing: Standing) -> dict[str, Any]:
+    return {
+        "trial": standing.trial,
+        "config": dict(standing.config),
+        "mean": standing.mean,
+        "deviation": standing.deviation,
+        "seeds": len(standing.runs),
+        "failed": standing.failed,
+        "runs": list(standing.runs),
     }
 
 
@@ -97,6 +113,10 @@ def comparison(studies: Sequence[StudyState], defaults: Draws = NO_DEFAULTS) -> 
         parts += [Text(), title, _Trials(study, default)]
         if any(is_default(trial, default) for trial in study.trials):
             parts.append(Text("* the values that the spec itself gives", "dim"))
+        champions = [trial for trial in study.trials if trial.origin.startswith("registry ")]
+        parts += [Text(f"trial {trial.number}: the values of {trial.origin[9:]}", "dim") for trial in champions]
+        if found := standings(study, direction=direction(study)):
+            parts += [Text(), Text("run again with other seeds, best mean first", "dim"), _over_seeds(study, found)]
         parts += [_failure(trial) for trial in study.trials if trial.error]
     return Group(*parts[1:])
 
@@ -139,6 +159,25 @@ class _Trials:
                 words.duration(seconds) if seconds is not None else "",
             )
         return table
+
+
+def _over_seeds(study: StudyState, found: Sequence[Standing]) -> Table:
+    """A row a configuration that was trained again. The mean is of those runs alone."""
+    paths = tuple(found[0].config)
+    columns = ("trial", "mean", "deviation", "seeds", *words.short_names(paths).values(), "runs")
+    table = words.table(*columns, numbers=columns[:-1])
+    for standing in found:
+        chosen = study.best in (standing.trial, *standing.runs)
+        failed = f", {standing.failed} failed" if standing.failed else ""
+        table.add_row(
+            str(standing.trial),
+            Text(words.number(standing.mean), "bold green" if chosen else ""),
+            words.number(standing.deviation),
+            str(len(standing.runs)),
+            *(words.setting(standing.config[path]) if path in standing.config else "" for path in paths),
+            Text(", ".join(map(str, standing.runs)) + failed, "dim"),
+        )
+    return table
 
 
 def _failure(trial: TrialState) -> RenderableType:

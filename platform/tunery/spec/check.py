@@ -24,6 +24,7 @@ from tunery.spec.space import IntUniform, LogUniform, Range, Uniform
 from tunery.spec.tree import Path, Tree, dotted
 
 MAX_STUDIES = 1000
+MAX_CELLS = 100_000
 PLACEHOLDERS = ("name", "task", "cell", "method")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
@@ -51,6 +52,8 @@ def check(tree: Tree) -> Iterator[Fault]:
     yield from _model(("model", "id"), _at(tree, "model", "id"))
     yield from _data(tree)
     yield from _space(tree, methods)
+    yield from _grid(tree)
+    yield from _reruns(tree)
     yield from _overrides(tree, methods)
     yield from _matrix(tree, methods)
     yield from _registry(tree)
@@ -151,6 +154,60 @@ def _space(tree: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
         yield Fault(
             ("search", "trials"),
             f"{trials} trials, but search.space is empty: they would all be the same; search train.seed to repeat one",
+        )
+
+
+def _grid(tree: Tree) -> Iterator[Fault]:
+    """A grid is of listed values, and has so many combinations."""
+    named = _at(tree, "tasks")
+    tasks_here = named if isinstance(named, list) else [None]
+    of_grids = [
+        place
+        for task in tasks_here
+        if any(name == "grid" for _, name in _values(tree, task, "search.sampler.name"))
+        for place in _values(tree, task, "search.trials")
+    ]
+    if not of_grids:
+        return
+    cells = 1
+    for path, given in _mapping(tree, "search", "space").items():
+        try:
+            listed = _RANGE.validate_json(json.dumps(given), strict=True).listed()
+        except ValidationError:
+            return  # told with the other mistakes of the fields
+        if listed is None:
+            kind = next(iter(given))
+            yield Fault(
+                ("search", "space", path, kind),
+                f"{path}: a grid has listed values only; use choice (or int_uniform), or another sampler",
+            )
+            return
+        cells *= len(listed)
+    if cells > MAX_CELLS:
+        yield Fault(("search", "space"), f"a grid of {cells} combinations; at most {MAX_CELLS}", True)
+        return
+    for place, trials in dict(of_grids).items():
+        if isinstance(trials, int) and trials > cells:
+            yield Fault(place, f"{trials} trials, but the grid has {cells} combinations: at most {cells}")
+
+
+def _values(tree: Tree, task: Tree, path: str) -> list[tuple[Path, Tree]]:
+    """What a search setting may be in a task's studies, each with its place: an override, the matrix's, the spec's."""
+    if isinstance(task, str) and path in _mapping(tree, "overrides", task):
+        return [(("overrides", task, path), _at(tree, "overrides", task, path))]
+    varied = _at(tree, "matrix", path)
+    if isinstance(varied, list):
+        return [(("matrix", path, index), value) for index, value in enumerate(varied)]
+    own = tuple(path.split("."))
+    return [(own, _at(tree, *own))]
+
+
+def _reruns(tree: Tree) -> Iterator[Fault]:
+    if isinstance(_at(tree, "search", "rerun_best"), dict) and "train.seed" in _mapping(tree, "search", "space"):
+        yield Fault(
+            ("search", "rerun_best"),
+            "the best are run again with other seeds, but search.space draws train.seed: drop one",
+            at_key=True,
         )
 
 

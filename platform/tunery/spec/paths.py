@@ -18,13 +18,14 @@ from tuners.config import TrainConfig
 from tunery.spec.explain import explain, suggest
 from tunery.spec.space import KINDS
 from tunery.spec.tree import Path, Tree
-from tunery.spec.types import DataSpec, ModelSpec, PrunerSpec, SamplerSpec, SearchSpec, Spec
+from tunery.spec.types import DataSpec, ModelSpec, PrunerSpec, RerunSpec, SamplerSpec, SearchSpec, Spec
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "train": TrainConfig,
     "search": SearchSpec,
     "search.sampler": SamplerSpec,
     "search.pruner": PrunerSpec,
+    "search.rerun_best": RerunSpec,
     "data": DataSpec,
     "model": ModelSpec,
 }
@@ -35,7 +36,10 @@ _NOT_SEARCHED = {
     "tuner.dequantise": "a study's trials share one base, and the results are the same",
 }
 # Where rows come from is the same for a whole sweep; the budget of a study is set as a whole.
-_NOT_OVERRIDDEN = {"search.space", "search.sampler", "search.pruner", "data.source", "data.root"}
+_NOT_OVERRIDDEN = {
+    *("search.space", "search.sampler", "search.pruner", "search.rerun_best"),
+    *("data.source", "data.root"),
+}
 
 
 def section_class(section: str, method: str | None = None) -> type[BaseModel] | None:

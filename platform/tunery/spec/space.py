@@ -11,6 +11,7 @@ In a spec a range is a mapping with one key, its kind:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -45,6 +46,10 @@ class Choice(Frozen):
         """The values that must be allowed for every draw to be."""
         return self.choice
 
+    def listed(self) -> Sequence[Value] | None:
+        """Every value that can be drawn; None where there is no end of them."""
+        return self.choice
+
     def describe(self) -> str:
         """For tables."""
         return "one of " + ", ".join(map(str, self.choice))
@@ -72,6 +77,10 @@ class _Between(Frozen, ABC):
     def ends(self) -> tuple[Value, ...]:
         """The values that must be allowed for every draw to be."""
         return self.interval()
+
+    def listed(self) -> Sequence[Value] | None:
+        """Every value that can be drawn; None where there is no end of them."""
+        return None
 
 
 class Uniform(_Between):
@@ -117,6 +126,10 @@ class IntUniform(_Between):
     def contains(self, value: object) -> bool:
         """Whether the value can be drawn."""
         return isinstance(value, int) and super().contains(value)
+
+    def listed(self) -> Sequence[Value] | None:
+        """Every value that can be drawn; None where there is no end of them."""
+        return range(self.int_uniform[0], self.int_uniform[1] + 1)
 
     def describe(self) -> str:
         """For tables."""

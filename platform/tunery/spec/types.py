@@ -64,29 +64,49 @@ class DataSpec(Frozen):
 class SamplerSpec(Frozen):
     """How the next trial's values are chosen."""
 
-    name: Literal["tpe", "random"] = "tpe"
+    name: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    """grid: every combination of the listed values once, in an order drawn with `seed`."""
     seed: int = Field(0, ge=0, lt=2**32)
 
 
 class PrunerSpec(Frozen):
     """Which trials are ended before their last epoch."""
 
-    name: Literal["asha", "none"] = "asha"
+    name: Literal["asha", "median", "none"] = "asha"
+    """median: ends a trial that is worse than the median of the others' means so far."""
     reduction: int = Field(3, ge=2, le=100)
     """ASHA goes on with one in `reduction` trials at each rung."""
     grace_epochs: int = Field(1, ge=1, le=10_000)
     """Epochs every trial may have."""
 
 
+class RerunSpec(Frozen):
+    """The best configurations trained again with other seeds, since one run's score is partly luck."""
+
+    seeds: int = Field(ge=1, le=100)
+    """Further runs a configuration, each with a `train.seed` of its own."""
+    top: int = Field(3, ge=1, le=100)
+    """Configurations, of those that ran to their end."""
+
+
 class SearchSpec(Frozen):
     """The search over hyperparameters, the same for every study unless overridden."""
 
     trials: int = Field(1, ge=1, le=100_000)
-    """Trials a study."""
+    """Trials a study, those of `rerun_best` not counted."""
     sampler: SamplerSpec = SamplerSpec()
     pruner: PrunerSpec = PrunerSpec()
     space: Mapping[str, Range] = Field(default_factory=dict, max_length=100)
     """Dotted path of a `tuner` or `train` field -> the range it is drawn from."""
+    warm_start: Literal["none", "registry"] = "none"
+    """registry: after the spec's own values, the values of the champions for the same task on the same base."""
+    rerun_best: RerunSpec | None = None
+
+    @property
+    def most_trials(self) -> int:
+        """Trials a study with those of `rerun_best`; fewer where fewer configurations run to their end."""
+        again = self.rerun_best
+        return self.trials + (min(again.top, self.trials) * again.seeds if again else 0)
 
 
 class Resources(Frozen):

@@ -64,6 +64,40 @@ def test_the_document_holds_what_the_table_shows() -> None:
     assert rows[3]["error"].startswith("loss is nan")
 
 
+RERUN = (
+    trial(0, "finished", 0.5),
+    trial(1, "finished", 0.6, origin="registry glue-cola/3"),
+    trial(2, "finished", 0.58, rerun_of=1, origin="trial 1"),
+    trial(3, "finished", 0.62, rerun_of=1, origin="trial 1"),
+    trial(4, "failed", rerun_of=0, origin="trial 0"),
+)
+
+
+def test_configurations_that_were_run_again_have_a_table_of_their_own() -> None:
+    said = text(trials.comparison([study(trials=RERUN, best=3)]), width=80).splitlines()
+    assert "trial 1: the values of glue-cola/3" in said
+    start = said.index("run again with other seeds, best mean first")
+    assert said[start + 1].split() == ["trial", "mean", "deviation", "seeds", "rank", "learning_rate", "runs"]
+    assert said[start + 2].split() == ["1", "0.6000", "0.0283", "2", "5", "2.9e-04", "2,", "3"]
+    assert said[start + 3].split()[:4] == ["0", "–", "–", "0"]
+    assert said[start + 3].endswith("1 failed")
+    assert "run again" not in text(trials.comparison([study(trials=MIXED)]))
+
+
+def test_the_document_has_the_means() -> None:
+    (only,) = trials.document(state(study(trials=RERUN, best=3)))["studies"]
+    first, second = only["reruns"]
+    assert (first["trial"], first["seeds"], first["runs"], first["failed"]) == (1, 2, [2, 3], 0)
+    assert first["mean"] == pytest.approx(0.6)
+    assert first["deviation"] == pytest.approx(0.04 / 2**0.5)
+    assert (second["trial"], second["mean"], second["deviation"], second["failed"]) == (0, None, None, 1)
+    origins = {row["trial"]: (row["origin"], row["rerun_of"]) for row in only["trials"]}
+    assert origins[0] == ("sampler", None)
+    assert origins[1] == ("registry glue-cola/3", None)
+    assert origins[2] == ("trial 1", 1)
+    assert trials.document(state(study(trials=MIXED)))["studies"][0]["reruns"] == []
+
+
 def test_an_empty_default_marks_nothing() -> None:
     assert not trials.is_default(trial(0, "waiting"), {})
     assert not trials.is_default(trial(0, "waiting"), None)

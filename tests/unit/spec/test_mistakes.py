@@ -69,6 +69,29 @@ FIELDS = [
     ("tasks: [cola, sst2]", "tasks: []", "x.yaml:5:8: tasks: expected at least 1 item, got 0"),
     ("tasks: [cola, sst2]", "tasks: cola", "x.yaml:5:8: tasks: expected a list, got 'cola'"),
     ("trials: 2", "trials: 1000000", "x.yaml:10:11: search.trials: expected a value at most 100000, got 1000000"),
+    (
+        "trials: 2",
+        "sampler: {name: tpy}",
+        "x.yaml:10:19: search.sampler.name: unknown value 'tpy'; did you mean 'tpe'?",
+    ),
+    (
+        "trials: 2",
+        "pruner: {name: mean}",
+        "x.yaml:10:18: search.pruner.name: unknown value 'mean'; did you mean 'median",
+    ),
+    (
+        "trials: 2",
+        "warm_start: registy",
+        "x.yaml:10:15: search.warm_start: unknown value 'registy'; did you mean 'regi",
+    ),
+    ("trials: 2", "warmstart: none", "x.yaml:10:3: unknown key 'warmstart' in search; did you mean 'warm_start'?"),
+    (
+        "trials: 2",
+        "rerun_best: {seeds: 0}",
+        "x.yaml:10:23: search.rerun_best.seeds: expected a value at least 1, got",
+    ),
+    ("trials: 2", "rerun_best: {top: 2}", "x.yaml:10:15: missing key 'seeds' in search.rerun_best"),
+    ("trials: 2", "rerun_best: 3", "x.yaml:10:15: search.rerun_best: expected a mapping, got 3"),
     ("trials: 2", "env: {A: b}", "x.yaml:10:3: unknown key 'env' in search: servers, packages, commands"),
     ("kind: Sweep", "kind: Sweep\ntracking_uri: http://x", "x.yaml:3:1: unknown key 'tracking_uri': servers"),
 ]
@@ -129,6 +152,26 @@ MEANING = [
         "x.yaml:12:35: train.schedule does not take numbers; use choice",
     ),
     ("  space:\n    tuner.rank: {choice: [4, 8]}\n", "", "x.yaml:10:11: 2 trials, but search.space is empty"),
+    (
+        "trials: 2",
+        "trials: 3\n  sampler: {name: grid}",
+        "x.yaml:10:11: 3 trials, but the grid has 2 combinations: at most 2",
+    ),
+    (
+        "    tuner.rank: {choice: [4, 8]}",
+        "    tuner.dropout: {uniform: [0, 0.2]}\n  sampler: {name: grid}",
+        "x.yaml:12:30: tuner.dropout: a grid has listed values only; use choice (or int_uniform), or another sampler",
+    ),
+    (
+        "    tuner.rank: {choice: [4, 8]}",
+        "    train.seed: {int_uniform: [0, 100000]}\n  sampler: {name: grid}",
+        "x.yaml:11:3: a grid of 100001 combinations; at most 100000",
+    ),
+    (
+        "    tuner.rank: {choice: [4, 8]}",
+        "    train.seed: {choice: [4, 8]}\n  rerun_best: {seeds: 2}",
+        "x.yaml:13:3: the best are run again with other seeds, but search.space draws train.seed: drop one",
+    ),
 ]
 MORE = [
     ("overrides: {cola: {tuner.rank: 4}}", "x.yaml:13:20: tuner.rank is drawn by search.space too; an override"),
@@ -137,6 +180,15 @@ MORE = [
     ("overrides: {cola: {train.epochs: [1]}}", "x.yaml:13:34: train.epochs: expected a whole number, got a list"),
     ("overrides: {cola: {search.trials: 0}}", "x.yaml:13:35: search.trials: expected a value at least 1, got 0"),
     ("overrides: {cola: {data.root: x}}", "x.yaml:13:20: unknown path 'data.root'"),
+    ("overrides: {cola: {search.rerun_best: 2}}", "x.yaml:13:20: unknown path 'search.rerun_best'"),
+    (
+        "overrides: {cola: {search.sampler.name: grid, search.trials: 3}}",
+        "x.yaml:13:62: 3 trials, but the grid has 2 combinations",
+    ),
+    (
+        "overrides: {cola: {search.trials: 3}}\nmatrix: {search.sampler.name: [tpe, grid]}",
+        "x.yaml:13:35: 3 trials, but the grid has 2 combinations",
+    ),
     (
         "overrides: {col: {train.epochs: 1}}",
         "x.yaml:13:13: 'col' is not one of this spec's tasks; did you mean 'cola'?",
@@ -197,6 +249,14 @@ def test_what_belongs_to_the_base_is_not_searched(path: str) -> None:
 def test_an_overridden_path_must_be_one_of_every_compared_method() -> None:
     text = GOOD + "matrix: {tuner.method: [lora, qlora]}\noverrides: {cola: {tuner.double_quantisation: false}}\n"
     assert mistakes_of(text) == ["x.yaml:14:20: the method lora has no tuner.double_quantisation"]
+
+
+def test_a_grid_of_some_tasks_says_nothing_of_the_others() -> None:
+    several = GOOD.replace("trials: 2", "trials: 5")
+    assert parse_spec(several + "overrides: {cola: {search.sampler.name: grid, search.trials: 2}}\n", file="x")
+    assert mistakes_of(several + "overrides: {cola: {search.sampler.name: grid}}\n") == [
+        "x.yaml:10:11: 5 trials, but the grid has 2 combinations: at most 2"
+    ]
 
 
 def test_too_many_studies_are_refused() -> None:

@@ -22,6 +22,13 @@ def test_a_range_knows_what_it_can_draw(given: Range, inside: list[object], outs
     assert given.describe()
 
 
+def test_a_range_of_listed_values_lists_them() -> None:
+    assert Choice(choice=(4, "a")).listed() == (4, "a")
+    assert list(IntUniform(int_uniform=(1, 3)).listed() or ()) == [1, 2, 3]
+    assert Uniform(uniform=(0, 1)).listed() is None
+    assert LogUniform(log_uniform=(1, 2)).listed() is None
+
+
 def test_one_and_true_are_different_choices() -> None:
     assert Choice(choice=(1, True, 1.0)).choice == (1, True, 1.0)
     with pytest.raises(ValueError, match="distinct"):
