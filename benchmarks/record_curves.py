@@ -17,9 +17,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks import learning_curves, options
+from benchmarks import learning_curves
 from benchmarks.learning_curves import Axes, Cell, Curve
-from benchmarks.workload import Workload
+from benchmarks.trials import options
+from benchmarks.trials.workload import Workload
 
 if TYPE_CHECKING:
     from tuners.engine import SeatSpec
@@ -71,7 +72,7 @@ def record(job: Job) -> list[Curve]:
     """Train the configurations side by side in one pack."""
     import torch
 
-    from benchmarks.ours import score
+    from benchmarks.trials.ours import score
     from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory, native_dtype
     from tunery import tasks
     from tunery.tasks.metrics import objective
@@ -79,7 +80,8 @@ def record(job: Job) -> list[Curve]:
     task, work = tasks.get(job.workload.task), job.workload
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
-    pack = Pack(Base.load(BaseSpec(work.model, None, work.tuner.quantisation, native_dtype(device)), device))
+    spec = BaseSpec(work.model, quantisation=work.tuner.quantisation, dtype=native_dtype(device))
+    pack = Pack(Base.load(spec, device))
     for cell in job.cells:
         pack.join(_seat(cell, work))
     names = {_name(cell): cell for cell in job.cells}

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel
 
-from benchmarks import learning_curves, options
+from benchmarks import learning_curves
 from benchmarks.learning_curves import Axes, Cell, Curve
-from benchmarks.workload import Tokens
+from benchmarks.trials import options
+from benchmarks.trials.workload import Tokens
 from tunery import tasks
 
 # S heads, N rows, B rows of a batch, I features, H hidden units, C classes
@@ -84,7 +85,7 @@ def record(cells: Sequence[Cell], size: int, width: int, train: Features, dev: F
     scores: list[Tensor] = []
     step, steps = 0, epochs * -(-len(train.features) // size)
     for _ in range(epochs):
-        for batch in torch.randperm(len(train.features), generator=draw).split(size):
+        for batch in torch.split(torch.randperm(len(train.features), generator=draw), size):
             mask_SBH = (torch.rand((1, len(batch), width), generator=draw) < keep_S) / keep_S
             logits_SBC = _logits(train.features[batch], weights, mask_SBH)
             labels_B = train.labels[batch]

@@ -28,12 +28,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
-from ray.tune.result import TRAINING_ITERATION
+from ray.air.constants import TRAINING_ITERATION
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from benchmarks import learning_curves, measure
+from benchmarks import learning_curves, report
 from benchmarks.learning_curves import Cell, Curve, Table
 from tuners.config import TrainConfig
 from tuners.lora.config import Config as LoraConfig
@@ -275,7 +275,7 @@ def scores_table(table: Table, found: Mapping[str, Sequence[Replay]], budget: in
         trials = statistics.mean(each.trials for each in replays)
         rows.append([arm, f"{statistics.mean(scores):.4f}", f"{statistics.median(scores):.4f}", f"{min(scores):.4f}",
                      f"{table.best - statistics.mean(scores):.4f}", against, f"{trials:.0f}"])  # fmt: skip
-    return measure.table(["arm", "mean", "median", "worst", "mean regret", "won-tied-lost to ray", "trials"], rows)
+    return report.table(["arm", "mean", "median", "worst", "mean regret", "won-tied-lost to ray", "trials"], rows)
 
 
 def _wins(scores: Sequence[float], rival: Sequence[float]) -> str:
@@ -290,7 +290,7 @@ def regret_table(table: Table, found: Mapping[str, Sequence[Replay]], budget: in
         [arm, *(f"{table.best - statistics.mean(final_scores(table, replays, p)):.4f}" for p in points)]
         for arm, replays in found.items()
     ]
-    return measure.table(["mean regret after epochs", *map(str, points)], rows)
+    return report.table(["mean regret after epochs", *map(str, points)], rows)
 
 
 def warm_table(cold: Sequence[Replay], warm: Sequence[tuple[Replay, Replay]], budget: int) -> str:
@@ -302,7 +302,7 @@ def warm_table(cold: Sequence[Replay], warm: Sequence[tuple[Replay, Replay]], bu
         filled = [budget if epoch is None else epoch for epoch in epochs]
         there = sum(epoch is not None for epoch in epochs)
         rows.append([name, f"{there} of {len(epochs)}", f"{statistics.median(filled):.0f}", f"{max(filled)}"])
-    return measure.table(["warm start", "reached it", "epochs, median", "epochs, most"], rows)
+    return report.table(["warm start", "reached it", "epochs, median", "epochs, most"], rows)
 
 
 def _first(reached: Sequence[float], goal: float) -> int | None:

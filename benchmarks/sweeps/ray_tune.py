@@ -19,7 +19,8 @@ from ray.tune.search.optuna import OptunaSearch
 from benchmarks.sweeps.child import hf_trial
 from benchmarks.sweeps.outcome import Trial, trials_of
 from benchmarks.sweeps.sweep import Draw, Sweep
-from tunery.cluster.draws import MODES, distribution
+from tunery.cluster.draws import MODES
+from tunery.cluster.spaces import distributions
 from tunery.tasks import get
 
 
@@ -34,7 +35,7 @@ def run(sweep: Sweep, draws: Mapping[int, Draw]) -> list[Trial]:
         log_to_driver=False,
         logging_level=logging.WARNING,
     )
-    space = {path: distribution(drawn) for path, drawn in sweep.study.search.space.items()}
+    space = distributions(sweep.study.search)
 
     def train(config: dict[str, Any]) -> None:
         draw = {path: config[path] for path in space}

@@ -81,17 +81,15 @@ def draws(sweep: Sweep) -> tuple[Draw, ...]:
     """What the platform's sampler draws in this sweep, in the order of the trials' numbers."""
     import optuna
 
-    from tunery.cluster.draws import MODES, distribution, open_study
+    from tunery.cluster.draws import MODES, First, open_study, queue
+    from tunery.cluster.spaces import distributions
     from tunery.tasks import get
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = sweep.study
-    space = {path: distribution(drawn) for path, drawn in study.search.space.items()}
-    ledger = open_study(
-        study.search,
-        study_name=study.name,
-        url="sqlite://",  # in memory
-        mode=MODES[get(study.task).direction],
-        first=study.default_draw(),
-    )
+    in_memory = "sqlite://"
+    mode = MODES[get(study.task).direction]
+    ledger = open_study(study.search, study_name=study.name, url=in_memory, mode=mode)
+    queue(ledger, study.search, [First(study.default_draw(), "spec")])
+    space = distributions(study.search)
     return tuple(dict(ledger.ask(fixed_distributions=space).params) for _ in range(sweep.trials))
