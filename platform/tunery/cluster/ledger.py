@@ -168,7 +168,7 @@ class Ledger:
         self._trials[study][trial.number] = trial
 
     def _choose_best(self, study: str, numbers: Iterable[int]) -> None:
-        """Of these trials, the one with the best objective of the search's own that did not fail; the earlier one on a tie."""
+        """Of these trials, the search's own with the best objective that did not fail; the earlier one on a tie."""
         sign = 1.0 if get(self._studies[study].task).direction == "maximise" else -1.0
         scored = [
             (sign * trial.objective, -number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from tunery.cluster.draws import create_ledger, ended, open_study
+from tunery.cluster.draws import ENDINGS, create_ledger, ended, open_study
 from tunery.spec import SearchSpec
 
 
@@ -15,10 +15,10 @@ def test_a_study_in_sqlite_is_written_while_it_is_read(tmp_path: Path) -> None:
     create_ledger(url)
 
     def opened() -> list[tuple[int, str]]:
-        study = open_study(SearchSpec(), study_name="cola", url=url, mode="max", first={})
-        return [(number, ending) for number, ending, _ in ended(study)]
+        study = open_study(SearchSpec(), study_name="cola", url=url, mode="max")
+        return [(trial.number, ENDINGS[trial.state]) for trial in ended(study)]
 
-    writer = open_study(SearchSpec(), study_name="cola", url=url, mode="max", first={})
+    writer = open_study(SearchSpec(), study_name="cola", url=url, mode="max")
     writer.tell(writer.ask(), 0.5)
     with sqlite3.connect(file) as elsewhere:
         assert elsewhere.execute("PRAGMA journal_mode").fetchone() == ("wal",)
