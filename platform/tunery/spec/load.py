@@ -16,6 +16,7 @@ from tunery.errors import Mistake, SpecError
 from tunery.spec import paths
 from tunery.spec.check import check
 from tunery.spec.explain import explain, show, suggest
+from tunery.spec.fit import misfits
 from tunery.spec.tree import MAX_BYTES, MAX_MISTAKES, Path, Source, Tree, dotted, parse
 from tunery.spec.types import Spec
 
@@ -47,6 +48,8 @@ def parse_spec(text: str, *, file: str, folder: FilePath | None = None, override
     if mistakes:
         raise SpecError(mistakes[:MAX_MISTAKES])
     _resolve_folders(source, folder or FilePath())
+    if faults := list(misfits(source.tree)):
+        raise SpecError([source.mistake(fault.path, fault.message) for fault in faults[:MAX_MISTAKES]])
     return Spec.model_validate_json(json.dumps(source.tree), strict=True)
 
 

@@ -1,0 +1,64 @@
+"""What a base's shape, where it is known without loading it, says of a spec: targets that are not there, ranks above
+what a layer has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tunery.spec.base_model import Shape, shape_of
+from tunery.spec.check import Fault
+from tunery.spec.explain import suggest
+from tunery.spec.tree import Path
+
+_TARGETS, _RANK = "tuner.target_modules", "tuner.rank"
+_Named = tuple[Path, Any]
+"""A value and where it stands."""
+
+
+def misfits(tree: Mapping[str, Any]) -> Iterator[Fault]:
+    """Of a spec whose fields are right and whose folders are absolute."""
+    ids = [tree["model"]["id"], *tree.get("matrix", {}).get("model.id", ())]
+    shapes = {model: shape for model in dict.fromkeys(ids) if (shape := shape_of(model)) is not None}
+    targets, ranks = list(_values(tree, _TARGETS)), list(_values(tree, _RANK))
+    listed = [tree["tuner"].get("target_modules"), *(names for _, names in targets)]
+    for model, shape in shapes.items():
+        yield from _unknown_targets(targets, model, shape)
+        yield from _wide_ranks(ranks, listed, model, shape)
+
+
+def _values(tree: Mapping[str, Any], path: str) -> Iterator[_Named]:
+    """All that a path is given, wherever it is: the tuner's own, the matrix', the overrides', the space's ends."""
+    name = path.removeprefix("tuner.")
+    if (own := tree["tuner"].get(name)) is not None:
+        yield ("tuner", name), own
+    for index, value in enumerate(tree.get("matrix", {}).get(path, ())):
+        yield ("matrix", path, index), value
+    for task, changes in tree.get("overrides", {}).items():
+        if path in changes:
+            yield ("overrides", task, path), changes[path]
+    for kind, values in tree.get("search", {}).get("space", {}).get(path, {}).items():
+        for index, value in enumerate(values):
+            yield ("search", "space", path, kind, index), value
+
+
+def _unknown_targets(targets: Iterable[_Named], model: str, shape: Shape) -> Iterator[Fault]:
+    known = tuple(shape.linears())
+    for path, names in targets:
+        for index, name in enumerate(names):
+            if str(name).rpartition(".")[2] not in known:
+                yield Fault((*path, index), f"target module {name!r} is no layer of {model}; {suggest(name, known)}")
+
+
+def _wide_ranks(ranks: Iterable[_Named], targets: Iterable[Any], model: str, shape: Shape) -> Iterator[Fault]:
+    linears = shape.linears()
+    names = [str(name).rpartition(".")[2] for each in targets for name in each or shape.default_targets]
+    layers = [(min(ends), name, ends) for name in names for ends in linears.get(name, ())]
+    if not layers:
+        return
+    most, narrowest, (inner, outer) = min(layers)
+    for path, rank in ranks:
+        if isinstance(rank, int) and rank > most:
+            wide = f"{narrowest} of {model} ({outer} x {inner})"
+            yield Fault(path, f"tuner.rank: {rank} is above what {wide} allows; at most {most} fits")
