@@ -42,7 +42,7 @@ def test_the_foreseen_bytes_are_those_of_the_largest_forward() -> None:
     foresight = Foresight(torch.device("cpu"), torch.float32)
     load = Load(parameters=1000, tokens=100, variance=0, longest=30, token_bytes=1e5)
     one, two = (foresight.footprint([load] * count, 8192) for count in (1, 2))
-    assert two.bank == 2 * one.bank == 2 * 1000 * 4 * 6
+    assert two.bank == 2 * one.bank == 2 * 1000 * 4 * 10
     assert two.activations == 2 * one.activations
     assert foresight.footprint([load] * 2, 100).activations == one.activations
     assert foresight.footprint([load], 5).activations == pytest.approx(0.3 * one.activations)
