@@ -25,7 +25,7 @@ from tunery.plan import Study, compile_plan
 from tunery.profile import load_profile
 from tunery.spec import parse_spec
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 TRIALS = 10
 AT_ONCE = 3
@@ -93,7 +93,17 @@ def test_seats_load_no_torch_and_their_processes_serve_one_trial_after_another(
     with started_ray(load_profile(None, home), namespace="thin"), ThreadPoolExecutor() as threads:
         desk = RemoteDesk()
         hosted = threads.submit(pack, desk)
-        order = StudyOrder(study(), "b", DATA, home.study_storage_url, "thin", AT_ONCE, tmp_path / "tune", desk)
+        order = StudyOrder(
+            study=study(),
+            base="b",
+            data=DATA,
+            ledger_url=home.study_storage_url,
+            ledger_name="thin",
+            tracking_uri="",
+            seats=AT_ONCE,
+            storage_path=tmp_path / "tune",
+            desk=desk,
+        )
         assert studies.run_study(order) == TRIALS
         desk.close()
         assert sorted(name.number for name in hosted.result()) == list(range(TRIALS)), "each had its place, once"

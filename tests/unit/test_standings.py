@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.report.states import study, trial
 from tunery.cluster.ledger import Ledger
+from tunery.cluster.messages import Report
 from tunery.plan import compile_plan
 from tunery.runs import TrialState
 from tunery.spec import parse_spec
@@ -70,13 +71,15 @@ def test_a_trial_finds_its_configuration() -> None:
 
 def ledger_with(trials: tuple[TrialState, ...]) -> Ledger:
     begun = Ledger.begin(compile_plan(parse_spec(SPEC, file="x")), tracking_uri="", now=0.0).state
-    return Ledger(begun.model_copy(update={"studies": (begun.studies[0].model_copy(update={"trials": trials}),)}))
+    state = begun.studies[0].model_copy(update={"trials": trials, "best": 0})
+    return Ledger(begun.model_copy(update={"studies": (state,)}))
 
 
 def test_a_settled_study_has_the_best_run_of_the_best_mean() -> None:
     ledger = ledger_with(LUCKY)
     assert ledger.study("cola").planned == 7
-    ledger.end("cola", 0, "finished", "", None)
+    ledger.report("cola", 6, Report(0, 1, 1, 1.0, 1, 0.99, True, True, {}, 0))
+    ledger.end("cola", 6, "finished", "", None)
     assert ledger.study("cola").best == 0, "while it runs, the search's best"
     assert ledger.settle("cola").best == 6
     assert ledger_with(LUCKY[:4]).settle("cola").planned == 4, "fewer finished than were to be run again"

@@ -266,6 +266,8 @@ class Pack:
         """Other seats train than before: the next step puts their rows in order, however many came and went."""
         self._settled = False
         self._slots = {}
+        if not self._seats:
+            self._regroup()  # no step comes that would let the old rows go
 
     def _regroup(self) -> None:
         """The rows of those that train go into banks; the others keep their own, which nothing updates."""

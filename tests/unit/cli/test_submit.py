@@ -70,6 +70,7 @@ def test_the_document_has_the_promised_shape_and_stands_alone_on_stdout(
         "objective": 0.5,
         "metrics": {"matthews_correlation": 0.5, "loss": 0.4},
         "config": {"train.learning_rate": 0.001},
+        "over_seeds": None,
     }
 
 
