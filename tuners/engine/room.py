@@ -93,7 +93,7 @@ class Room:
             f"seat {seat.spec.name!r} does not fit: with {_seats(len(loads))} the pack takes {_size(least.peak)} "
             f"(base and process {_size(least.fixed)}, seats {_size(least.bank)}, a forward of the longest sequence "
             f"{_size(least.activations)}), and may take {_size(limit)}; fewer seats, a smaller rank, fewer target "
-            f"modules, a shorter max_length or gradient checkpointing would fit"
+            f"modules, a shorter max_length, gradient checkpointing or fewer packs on the machine would fit"
         )
 
 
