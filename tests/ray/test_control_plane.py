@@ -25,7 +25,7 @@ from tunery.plan import Study, compile_plan
 from tunery.profile import load_profile
 from tunery.spec import parse_spec
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.ray
 
 TRIALS = 10
 AT_ONCE = 3

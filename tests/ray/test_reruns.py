@@ -13,7 +13,7 @@ from tests.ray.test_sweep import ledger, statuses
 from tunery.report import trials
 from tunery.standings import standings
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.ray
 
 
 def test_reruns_are_ranked_by_mean_and_survive_a_killed_driver(begin: Begin) -> None:

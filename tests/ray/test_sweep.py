@@ -18,7 +18,7 @@ from tunery.cluster.data import read
 from tunery.inference.evaluate import evaluate
 from tunery.inference.predictor import Predictor
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.ray
 
 
 def ledger(sweep: Sweep, study: str = "cola") -> list[tuple[int, TrialState]]:
