@@ -33,8 +33,8 @@ def test_says_what_would_run_and_where(capsys: pytest.CaptureFixture[str]) -> No
 def test_workers_share_the_base(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", str(SPECS / "quickstart.yaml"), "--set", "resources.workers=2"]) == 0
     printed = capsys.readouterr().out
-    assert "1 x 2 x 1 CPU" in printed
-    assert "MiB / 2, 3 x" in printed
+    assert "auto x 2 x 1 CPU" in printed
+    assert "MiB / 2, 2 x" in printed
 
 
 def test_stops_there(tmp_path: Path) -> None:
