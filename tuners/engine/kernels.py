@@ -88,8 +88,9 @@ def _tried(
     """What is wrong with a way here; empty if it gives what the plain one gives."""
     try:
         difference = works(device, dtype)
-    except (RuntimeError, NotImplementedError, ImportError) as error:
-        reason = f"{name} cannot be used here: {str(error).splitlines()[0]}"
+    except (RuntimeError, ImportError) as error:
+        # Not passed over: it decides between two ways that give the same, is logged, and `platform doctor` shows it.
+        reason = f"{name} cannot be used here: {str(error).partition(chr(10))[0] or type(error).__name__}"
     else:
         if difference <= _TOLERANCE:
             return ""
