@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.cluster.at_the_desk import desk_with, order, report, run
 from tunery.cluster.desk import Desk
 from tunery.cluster.messages import (
-    Declined,
     Ended,
     Events,
     Failed,
     Joined,
     Left,
     Orders,
-    Progressed,
     Report,
     Reported,
     Seated,
     SeatName,
-    SeatOrder,
-    StudyData,
 )
-
-DATA = StudyData("cola", Path("t"), {}, Path("k"), "f", 1, 1, 1, ())
-
-
-def order(number: int, *, base: str = "b", study: str = "cola") -> SeatOrder:
-    return SeatOrder(SeatName(study, number), base, "{}", {"train.epochs": 1}, DATA)
-
-
-def report(index: int, *, final: bool = False) -> Report:
-    return Report(index, index + 1, 2, index + 1.0, 2, 0.5, best=True, final=final, metrics={}, at_ms=index)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 20))
-
-
-async def desk_with(*numbers: int, capacity: int = 2) -> tuple[Desk, int, Orders]:
-    desk = Desk(clock=lambda: 1.0)
-    for number in numbers:
-        await desk.join(order(number))
-    incarnation = await desk.open_pack("p", base="b", capacity=capacity)
-    return desk, incarnation, await desk.visit("p", incarnation, [])
 
 
 def test_a_pack_takes_as_many_seats_as_it_has_places_in_the_order_they_came() -> None:
@@ -86,17 +59,6 @@ def test_a_report_reaches_the_seat_that_awaits_it() -> None:
         assert not waiting.done()
         await desk.visit("p", incarnation, [Reported(SeatName("cola", 0), report(0))])
         assert await waiting == report(0)
-
-    run(test())
-
-
-def test_a_pack_that_waits_for_work_is_woken_by_a_join() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with()
-        waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
-        await asyncio.sleep(0)
-        await desk.join(order(5))
-        assert [o.name.number for o in (await waiting).take] == [5]
 
     run(test())
 
@@ -282,111 +244,6 @@ def test_a_seat_that_has_reported_its_last_has_no_place_any_more() -> None:
     run(test())
 
 
-def test_a_declined_seat_is_the_next_one_of_another_pack() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with(0, 1, 2, 3, capacity=3)
-        other = await desk.open_pack("q", base="b", capacity=2)
-        declined = [Declined(SeatName("cola", number), "no room") for number in (1, 2)]
-        assert await desk.visit("p", incarnation, declined) == Orders(), "p has a place, and no room"
-        assert [o.name.number for o in (await desk.visit("q", other, [])).take] == [1, 2]
-
-    run(test())
-
-
-def test_a_pack_that_declined_a_seat_is_asked_again_when_one_of_its_own_has_left() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with(0, 1, capacity=3)
-        assert await desk.visit("p", incarnation, [Declined(SeatName("cola", 1), "no room")]) == Orders()
-        await desk.join(order(2))
-        assert await desk.visit("p", incarnation, []) == Orders()
-        await desk.leave(SeatName("cola", 0), "pruned")
-        orders = await desk.visit("p", incarnation, [])
-        assert orders == Orders(take=(order(1), order(2)), drop=(SeatName("cola", 0),))
-
-    run(test())
-
-
-def test_a_pack_that_declined_a_seat_while_one_of_its_own_left_is_asked_again_at_once() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with(0, 1, capacity=2)
-        await desk.leave(SeatName("cola", 0), "pruned")
-        orders = await desk.visit("p", incarnation, [Declined(SeatName("cola", 1), "no room")])
-        assert orders == Orders(take=(order(1),), drop=(SeatName("cola", 0),))
-
-    run(test())
-
-
-def test_a_seat_that_an_empty_pack_declines_has_failed() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with(0)
-        await desk.visit("p", incarnation, [Declined(SeatName("cola", 0), "needs 9 GiB, the pack has 8")])
-        assert await desk.next_report(SeatName("cola", 0), 0) == Ended("failed", "needs 9 GiB, the pack has 8")
-
-    run(test())
-
-
-def test_what_a_seat_awaits_is_not_woken_by_what_concerns_others() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with(0, 1)
-        waiting = asyncio.create_task(desk.next_report(SeatName("cola", 1), 0))
-        awaited = None
-        for index in range(3):
-            await asyncio.sleep(0)
-            now = waiting.get_coro().cr_await  # type: ignore[union-attr]
-            assert awaited in (None, now), "it was woken, and waits anew"
-            awaited = now
-            await desk.visit("p", incarnation, [Reported(SeatName("cola", 0), report(index))])
-            await desk.visit("p", incarnation, [Progressed(SeatName("cola", 1), 1, 2, 0.5, 1.0)])
-        waiting.cancel()
-
-    run(test())
-
-
-def test_a_pack_that_waits_is_woken_by_a_seat_that_leaves_it() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with(0)
-        waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
-        await asyncio.sleep(0)
-        await desk.leave(SeatName("cola", 0), "pruned")
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert waiting.done()
-        assert (await waiting).drop == (SeatName("cola", 0),)
-
-    run(test())
-
-
-def test_two_packs_that_wait_share_the_seats_that_come() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with()
-        other = await desk.open_pack("q", base="b", capacity=2)
-        visits = [
-            asyncio.create_task(desk.visit(*where, [], wait_s=10)) for where in (("p", incarnation), ("q", other))
-        ]
-        await asyncio.sleep(0)
-        for number in range(2):
-            await desk.join(order(number))
-            await asyncio.sleep(0)
-        assert [[o.name.number for o in (await visit).take] for visit in visits] == [[0], [1]]
-
-    run(test())
-
-
-def test_each_pack_that_waits_is_woken_for_a_seat_of_a_lost_one() -> None:
-    async def test() -> None:
-        desk, _, _ = await desk_with(0, 1)
-        others = [(name, await desk.open_pack(name, base="b", capacity=1)) for name in ("q", "r")]
-        visits = [asyncio.create_task(desk.visit(*pack, [], wait_s=10)) for pack in others]
-        await asyncio.sleep(0)
-        await desk.lose_pack("p")
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert all(visit.done() for visit in visits)
-        assert [visit.result().take for visit in visits] == [(order(0),), (order(1),)]
-
-    run(test())
-
-
 def test_a_trial_that_made_its_last_report_has_finished_whatever_becomes_of_its_base() -> None:
     async def test() -> None:
         desk, incarnation, _ = await desk_with(0)
@@ -397,19 +254,6 @@ def test_a_trial_that_made_its_last_report_has_finished_whatever_becomes_of_its_
         await desk.leave(name, "finished")
         left = [event for _, event in (await desk.events(0, wait_s=0)).events if isinstance(event, Left)]
         assert left == [Left(name, "finished", "", 1000)]
-
-    run(test())
-
-
-def test_a_worker_given_up_while_it_waits_takes_no_seat() -> None:
-    async def test() -> None:
-        desk, incarnation, _ = await desk_with()
-        waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
-        await asyncio.sleep(0)
-        new = await desk.open_pack("p", base="b", capacity=2)
-        await desk.join(order(0))
-        assert await waiting == Orders(close=True)
-        assert (await desk.visit("p", new, [])).take == (order(0),)
 
     run(test())
 
