@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import resource
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import Any, Literal
 
 from benchmarks import report
 from benchmarks.steps.lengths import LENGTHS
+from benchmarks.steps.options import against_seats
 from benchmarks.steps.shapes import SHAPES, save, tiny
 
 STEPS = 6
@@ -102,20 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=["minilm", "smollm2-6"])
-    parser.add_argument("--methods", nargs="+", choices=("lora", "qlora"), default=["lora", "qlora"])
-    parser.add_argument("--lengths", nargs="+", choices=tuple(LENGTHS), default=["cola", "long"])
-    parser.add_argument("--seats", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base (default: float32)"
-    )
-    parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
-    parser.add_argument("--tiny", action="store_true", help="hardly any weights: only to see the code run")
-    parser.add_argument("--name", default="", help="of the JSON file in benchmarks/results")
-    return parser
+    return against_seats(__doc__, dtypes=("float32", "bfloat16"))
 
 
 def _job(chosen: argparse.Namespace, shape: str, folder: str, method: str, lengths: str, seats: int) -> Job:

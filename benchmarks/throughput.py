@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,6 +25,7 @@ import torch
 from benchmarks import report
 from benchmarks.steps import probe
 from benchmarks.steps.lengths import LENGTHS
+from benchmarks.steps.options import against_seats
 from benchmarks.steps.probe import Speed
 from benchmarks.steps.shapes import SHAPES, save, tiny
 from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory, native_dtype
@@ -71,20 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=["minilm", "smollm2-6"])
-    parser.add_argument("--methods", nargs="+", choices=("lora", "qlora"), default=["lora", "qlora"])
-    parser.add_argument("--lengths", nargs="+", choices=tuple(LENGTHS), default=["cola", "long"])
-    parser.add_argument("--seats", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--rank", type=int, default=8)
+    parser = against_seats(__doc__, dtypes=("float32", "bfloat16", "auto"))
     parser.add_argument("--seconds", type=float, default=6.0, help="of timed steps a cell, about (default: 6)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of the base (default: float32)"
-    )
-    parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
-    parser.add_argument("--tiny", action="store_true", help="hardly any weights: only to see the code run")
-    parser.add_argument("--name", default="", help="of the JSON file in benchmarks/results")
     return parser
 
 
