@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from tuners.engine.base import Base
@@ -47,8 +47,7 @@ class Room:
         """Count a seat in. Raises NoRoomError where it does not fit beside the others."""
         loads = self._loads | {seat.spec.name: self._load(seat)}
         if self._limit is not None:
-            # All workers cut a step alike: the one with the least room decides.
-            fits = min(self._base.group.gather(self._foresight.tokens_within(self._limit, loads.values())))
+            fits = self._tokens_within(self._limit, loads)
             if fits < max(load.longest for load in loads.values()):
                 raise NoRoomError(self._refusal(seat, loads, self._limit))
             self._fits = min(self._most, fits)
@@ -58,12 +57,15 @@ class Room:
         """A seat has left."""
         del self._loads[name]
         if self._limit is not None and self._loads:
-            fits = min(self._base.group.gather(self._foresight.tokens_within(self._limit, self._loads.values())))
-            self._fits = min(self._most, fits)
+            self._fits = min(self._most, self._tokens_within(self._limit, self._loads))
 
     def halve(self) -> None:
         """Smaller forwards from now on: memory has run out."""
         self._most = max(1, self.max_tokens // 2)
+
+    def _tokens_within(self, limit: int, loads: Mapping[str, Load]) -> int:
+        # All workers cut a step alike: the one with the least room decides.
+        return min(self._base.group.gather(self._foresight.tokens_within(limit, loads.values())))
 
     def _load(self, seat: Seat) -> Load:
         spec = seat.spec
@@ -85,7 +87,7 @@ class Room:
             pooled_NI = self._base.pooled(self._base.laid_out([rows]), slots, training=True)
             bytes_kept = kept()
         del pooled_NI
-        return float(np.max(self._base.group.gather(bytes_kept))) / sum(len(example.ids) for example in examples)
+        return max(self._base.group.gather(bytes_kept)) / sum(len(example.ids) for example in examples)
 
     def _refusal(self, seat: Seat, loads: dict[str, Load], limit: int) -> str:
         least = self._foresight.footprint(loads.values(), 0)
