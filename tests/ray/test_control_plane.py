@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.ray.conftest import eventually
-from tests.unit.cluster.test_desk import DATA, report
+from tests.unit.cluster.at_the_desk import DATA, report
 from tunery.cluster import studies
 from tunery.cluster.messages import Joined, PackMessage, Reported, Seated, SeatName
 from tunery.cluster.orders import StudyOrder

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.cluster.test_desk import order, report
+from tests.unit.cluster.at_the_desk import order, report
 from tunery.cluster.desk import Desk
 from tunery.cluster.messages import (
     Declined,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from tests.unit.cluster.test_desk import order, report
+from tests.unit.cluster.at_the_desk import order, report
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.messages import Event, Failed, Joined, Left, Reported, Seated, SeatName
 from tunery.plan import compile_plan
