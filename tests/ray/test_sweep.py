@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from mlflow.entities import Metric
 from optuna.trial import TrialState
 
 from storage.registry import Registry
@@ -170,6 +171,6 @@ def test_a_stopped_run_is_resumed_where_it_was(begin: Begin) -> None:
     assert set(statuses(sweep).values()) == {"FINISHED"}
 
 
-def _history(sweep: Sweep, name: str, metric: str) -> list[object]:
+def _history(sweep: Sweep, name: str, metric: str) -> list[Metric]:
     run = sweep.runs()[f"{sweep.folder.run_id}/{name}"]
     return list(sweep.mlflow().get_metric_history(run.info.run_id, metric))

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import learning_curves, search
 from benchmarks.learning_curves import Axes, Curve, Table
+from tunery.cluster.draws import First
 
 EPOCHS = 9
 AXES: Axes = {
@@ -56,7 +57,7 @@ def test_what_was_stopped_is_complete_for_ray_and_pruned_for_us(table: Table) ->
 def test_a_warm_start_begins_with_the_best_there_was(table: Table) -> None:
     best = max(table.curves.values(), key=lambda curve: -1.0 if math.isnan(curve.final) else curve.final)
     places = {axis: AXES[axis].index(value) for axis, value in zip(AXES, best.cell, strict=True)}
-    rig = search.ours(0, table, firsts=[search.First(places, "registry")])
+    rig = search.ours(0, table, firsts=[First(places, "registry")])
     found = search.replay(table, rig, budget=4 * EPOCHS, workers=4)
     assert found.chosen[-1] == best.cell
 

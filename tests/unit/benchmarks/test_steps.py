@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-import tuners.engine.linear as engine_linear
 from benchmarks import gpu, memory, report, throughput
 from benchmarks.memory import Memory
 from benchmarks.steps import flops, probe
@@ -20,7 +21,8 @@ from benchmarks.steps.flops import Attention, Batch, Linear
 from benchmarks.steps.lengths import LENGTHS, Lengths
 from benchmarks.steps.probe import Speed
 from benchmarks.steps.shapes import SHAPES, save, tiny
-from tuners.engine import Base, BaseSpec, Pack
+from tuners.engine import Base, BaseSpec, Pack, gemm
+from tuners.engine import linear as engine_linear
 
 ROOT = Path(__file__).parents[3]
 SIXTEEN = Lengths("16 each", (16, 16), batch=4, padded=16, levels=(0.0, 1.0))
@@ -52,13 +54,16 @@ def test_the_base_s_products_are_those_that_the_engine_computes(pack: Pack, monk
     layers = probe.layers_of(pack, config)
     computed = 0
 
-    def counted(x_TI: Tensor, weight: Tensor) -> None:
-        nonlocal computed
-        computed += 2 * x_TI.shape[0] * weight.shape[0] * weight.shape[1]
+    def counted(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def of(x_TI: Tensor, weight: Tensor, *more: Any) -> Tensor:
+            nonlocal computed
+            computed += 2 * x_TI.shape[0] * weight.shape[0] * weight.shape[1]
+            return product(x_TI, weight, *more)
 
-    linear, back = engine_linear.linear, engine_linear.back
-    monkeypatch.setattr(engine_linear, "linear", lambda x, w, b: (counted(x, w), linear(x, w, b))[1])
-    monkeypatch.setattr(engine_linear, "back", lambda g, w: (counted(g, w), back(g, w))[1])
+        return of
+
+    for name, product in (("linear", gemm.linear), ("back", gemm.back)):
+        monkeypatch.setattr(engine_linear, name, counted(product))
     examples, tokens = probe.step(pack)
     assert (examples, tokens) == (2 * 4, 2 * 4 * 16)
     assert flops.linears(layers, probe.mean_batch(sets, SIXTEEN.batch)) == computed

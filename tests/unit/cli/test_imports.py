@@ -69,4 +69,4 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
-        _ = tunery.Nonsense  # type: ignore[attr-defined]  # that it is refused is the test
+        _ = tunery.Nonsense

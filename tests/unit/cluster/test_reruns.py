@@ -18,7 +18,7 @@ SPEC = RerunSpec(seeds=2, top=2)
 
 def score(draw: Mapping[str, Any], epoch: int) -> float:
     """The largest rank is the best; of each rank, more epochs."""
-    return float(draw["tuner.rank"]) + 0.1 * draw["train.epochs"] + 0.01 * epoch
+    return float(draw["tuner.rank"] + 0.1 * draw["train.epochs"] + 0.01 * epoch)
 
 
 def searched(tmp_path: Path) -> Process:
@@ -83,7 +83,7 @@ def test_only_what_ran_to_its_end_is_run_again_and_each_configuration_once(tmp_p
     draw = {"tuner.rank": 4, "train.epochs": 1}
     for value in (0.5, 0.6):
         process.study.enqueue_trial(draw)
-        process.run(1, lambda *_, value=value: value, prefix=f"{value} ")  # type: ignore[misc]  # a loop's value
+        process.run(1, lambda *_, value=value: value, prefix=f"{value} ")
     process.study.enqueue_trial({"tuner.rank": 8, "train.epochs": 1})
     process.run(1, lambda *_: 0.1, prefix="weak ")
     failed = process.ask("failed")

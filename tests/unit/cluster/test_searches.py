@@ -74,7 +74,7 @@ def test_no_configuration_of_listed_values_is_trained_twice(tmp_path: Path, samp
     }
     search = search_of(trials=9, space=space, sampler={"name": sampler, "seed": 2}, pruner={"name": "none"})
     process = Process(tmp_path, search, epochs=1)
-    own = {"tuner.rank": 8, "train.schedule": "linear", "train.epochs": 1}
+    own: dict[str, str | int | float | bool | None] = {"tuner.rank": 8, "train.schedule": "linear", "train.epochs": 1}
     firsts = [First(own, "spec"), First({"tuner.rank": 8}, "registry m/1")]
     draws.queue(process.study, search, firsts)
     configs = process.run(4, score)

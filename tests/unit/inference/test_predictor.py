@@ -35,7 +35,8 @@ def by_peft_alone(folder: Path, text: str, pair: str | None = None) -> np.ndarra
     model = AutoModelForSequenceClassification.from_pretrained(card.base.id, num_labels=len(card.labels) or 1)
     model = PeftModel.from_pretrained(model, folder).eval()
     with torch.no_grad():
-        return model(**AutoTokenizer.from_pretrained(folder)(text, pair, return_tensors="pt")).logits[0].numpy()
+        logits = model(**AutoTokenizer.from_pretrained(folder)(text, pair, return_tensors="pt")).logits[0]
+    return np.asarray(logits)
 
 
 @pytest.mark.parametrize("which", ["adapter", "llama_adapter"])

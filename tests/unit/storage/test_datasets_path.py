@@ -32,7 +32,7 @@ def write(root: Path, suffix: str, rows: list[Row] = ROWS) -> Path:
         case "jsonl":
             path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         case "csv":
-            quoted = [(r["sentence"].replace('"', '""'), r["label"]) for r in records]
+            quoted = [(str(r["sentence"]).replace('"', '""'), r["label"]) for r in records]
             path.write_text("sentence,label\n" + "".join(f'"{text}",{label}\n' for text, label in quoted))
         case "tsv":
             path.write_text("label\tsentence\n" + "".join(f"{r['label']}\t{r['sentence']}\n" for r in records))
@@ -245,7 +245,13 @@ def test_samples_are_seeded_nested_and_in_order(tmp_path: Path) -> None:
 def test_the_fingerprint_is_of_the_content() -> None:
     base = from_rows([("a", "b", 1.0)], "x").fingerprint
     assert from_rows([("a", "b", 1.0)], "y").fingerprint == base
-    others = [[("a", None, 1.0)], [("ab", "", 1.0)], [("a", "b", 0.0)], [("a", "b", 1.0)] * 2, [("b", "a", 1.0)]]
+    others: list[list[tuple[str, str | None, float]]] = [
+        [("a", None, 1.0)],
+        [("ab", "", 1.0)],
+        [("a", "b", 0.0)],
+        [("a", "b", 1.0)] * 2,
+        [("b", "a", 1.0)],
+    ]
     fingerprints = {from_rows(rows, "x").fingerprint for rows in others}
     assert len(fingerprints) == len(others)
     assert base not in fingerprints

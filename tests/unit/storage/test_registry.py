@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_promotions_and_refusals_are_kept_in_order(registry: Registry) -> None:
 
 def test_order_is_held_by_number_and_not_by_the_clock(uri: str) -> None:
     for clock, version in ((9_000.0, "1"), (1.0, "2"), (5_000.0, "3")):
-        promote(Registry(uri, clock=lambda clock=clock: clock), version)
+        promote(Registry(uri, clock=repeat(clock).__next__), version)
     assert [move.to_version for move in Registry(uri).history(MODEL)] == ["1", "2", "3"]
 
 

@@ -151,7 +151,7 @@ class Rival:
         for first in range(0, len(rows), train.batch_size):
             micro = rows[first : first + train.batch_size]
             loss = self._loss(micro, keys[first : first + train.batch_size]) * len(micro) / len(rows)
-            loss.backward()
+            torch.autograd.backward(loss)
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, train.clip_norm)
         for group in self.optimiser.param_groups:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import grouped_mm
 
 from tuners.engine import Base, BaseSpec, Pack, kernels
+from tuners.lora.grouped import GroupedLora
 
 MIXED: list[dict[str, Any]] = [
     {"rank": 4, "seed": 1, "batch_size": 8, "dropout": 0.1},
@@ -22,7 +24,7 @@ MIXED: list[dict[str, Any]] = [
 def bases(tiny: Any) -> dict[str, tuple[Base, Base]]:
     found = {}
     for dtype in ("float32", "bfloat16"):
-        loop, grouped = (Base.load(BaseSpec(tiny("llama"), dtype=dtype)) for _ in range(2))  # type: ignore[arg-type]
+        loop, grouped = (Base.load(BaseSpec(tiny("llama"), dtype=dtype)) for _ in range(2))
         grouped.kernels = replace(grouped.kernels, adapters="grouped")
         found[dtype] = (loop, grouped)
     return found
@@ -56,6 +58,7 @@ def test_padded_ranks_stay_out(bases: Any, seat: Any) -> None:
     _, pack = trained(bases["float32"][1], seat, MIXED, 1)
     slots = pack._slots_of(("0", "1", "2", "3"))
     for group in slots.values():
+        assert isinstance(group, GroupedLora)
         a_SRI, b_SOR = group._stacked(torch.float32)
         for place, slot in zip(group._places, group._slots, strict=True):
             rank = len(slot.a)
@@ -82,8 +85,7 @@ def test_a_diverged_seat_leaves_its_neighbours_bit_identical(dtype: str, bases: 
 def test_the_trial_of_grouped_products_finds_them_right_and_would_find_them_wrong(monkeypatch: Any) -> None:
     device = torch.device("cpu")
     assert kernels._tried("grouped products", kernels._grouped_works, device, torch.bfloat16) == ""
-    real = kernels.grouped_mm
-    monkeypatch.setattr(kernels, "grouped_mm", lambda x, w, offs: real(x, w, offs=offs.flip(0).sort().values - 8))
+    monkeypatch.setattr(kernels, "grouped_mm", lambda x, w, offs: grouped_mm(x, w, offs=offs.flip(0).sort().values - 8))
     assert "is wrong here by" in kernels._tried("grouped products", kernels._grouped_works, device, torch.bfloat16)
     said = kernels._tried("varlen attention", kernels._varlen_works, device, torch.bfloat16)
     assert said.startswith("varlen attention cannot be used here: ")
