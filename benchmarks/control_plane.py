@@ -54,11 +54,15 @@ METRICS = ("mcc", "objective", "loss", "train_loss", "examples_per_s", "tokens_p
 # -- the stand-in -----------------------------------------------------------------------------------------------------
 
 
-def stand_in(step_s: float, steps: int, evaluations: int) -> Any:
-    """A Ray task in the place of `jobs.host_pack`; `steps` is from one evaluation of a seat to the next."""
+@dataclass(frozen=True)
+class StandIn:
+    """In the place of `jobs.PackHosts`; `steps` is from one evaluation of a seat to the next."""
 
-    @ray.remote(num_cpus=0, max_retries=0)
-    def host_pack(order: PackOrder, resources: Resources, storage_path: Path) -> str:
+    step_s: float
+    steps: int
+    evaluations: int
+
+    def host(self, order: PackOrder, resources: Resources, storage_path: Path) -> str:
         del resources, storage_path
         desk, seats = order.desk, dict[SeatName, int]()
         places = Places(order.capacity, time.monotonic)
@@ -80,18 +84,16 @@ def stand_in(step_s: float, steps: int, evaluations: int) -> Any:
             messages = [Seated(taken.name, 0, _now_ms()) for taken in orders.take]
             if not seats:
                 continue
-            time.sleep(step_s)
+            time.sleep(self.step_s)
             places.trained(len(seats))
             for name in list(seats):
                 seats[name] += 1
-                done, rest = divmod(seats[name], steps)
+                done, rest = divmod(seats[name], self.steps)
                 if rest == 0:
-                    messages.append(Reported(name, _report(name, done - 1, evaluations)))
-                    if done == evaluations:
+                    messages.append(Reported(name, _report(name, done - 1, self.evaluations)))
+                    if done == self.evaluations:
                         del seats[name]
                         places.left()
-
-    return host_pack
 
 
 def _report(name: SeatName, index: int, evaluations: int) -> Report:
@@ -127,12 +129,12 @@ class TimedDriver(Driver):
 
     def _follow(self, *, wait_s: float) -> None:
         super()._follow(wait_s=wait_s)
-        if len(list(self.ledger.running())) >= self.plan.spec.resources.seats + driver.AHEAD:
+        if len(list(self.ledger.running())) >= self.plan.spec.resources.seats:
             (self.folder.root / JOINED).touch()
 
-    def _start_study(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
+    def _study_prepared(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
         self.began = time.monotonic()
-        super()._start_study(study, ref)
+        super()._study_prepared(study, ref)
 
     def _finish_study(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
         self._follow(wait_s=0.0)
@@ -188,7 +190,7 @@ def _kind(process: psutil.Process, here: psutil.Process) -> str:
     if process == here:
         return "driver"
     title = " ".join(process.cmdline()[:1])
-    for mark, kind in (("Seat", "seats"), ("Desk", "desk"), ("run_study", "study"), ("host_pack", "stand-in")):
+    for mark, kind in (("Seat", "seats"), ("Desk", "desk"), ("run_study", "study"), ("StandIn", "stand-in")):
         if title.startswith("ray::") and mark in title:
             return kind
     return "Ray's own"
@@ -213,9 +215,12 @@ class Once:
 def once(options: argparse.Namespace, home: Home) -> Once:
     plan = compile_plan(parse_spec(_spec(options), file="control_plane.yaml"))
     folder = RunFolder(home.runs / plan.run_id)
+    stand_in: Any = ray.remote(num_cpus=0)(StandIn)
     write_whole(folder.plan_file, plan.model_dump_json().encode())
     with (
-        patch.object(driver, "host_pack", stand_in(options.step_s, options.steps, options.evaluations)),
+        patch.object(
+            driver, "pack_hosts", lambda _: stand_in.remote(options.step_s, options.steps, options.evaluations)
+        ),
         patch.object(driver, "AHEAD", options.ahead),
         Processors() as processors,
     ):

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 
 from tests.ray.conftest import eventually
 from tests.unit.cluster.at_the_desk import DATA, report
 from tunery.cluster import studies
 from tunery.cluster.messages import Joined, PackMessage, Reported, Seated, SeatName
-from tunery.cluster.orders import StudyOrder
+from tunery.cluster.orders import Prepared, StudyOrder
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.seat import Seat
 from tunery.cluster.start import started_ray
@@ -96,11 +97,12 @@ def test_seats_load_no_torch_and_their_processes_serve_one_trial_after_another(
         order = StudyOrder(
             study=study(),
             base="b",
-            data=DATA,
+            data=Prepared(ray.put(DATA)),
             ledger_url=home.study_storage_url,
             ledger_name="thin",
             tracking_uri="",
-            seats=AT_ONCE,
+            places=AT_ONCE,
+            ahead=0,
             storage_path=tmp_path / "tune",
             desk=desk,
         )

@@ -23,10 +23,10 @@ import ray
 
 from storage.errors import StorageError
 from tunery.cluster import draws
-from tunery.cluster.jobs import host_pack, prepare_study, run_study
+from tunery.cluster.jobs import pack_hosts, prepare_study, run_study
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.messages import Known, StudyData
-from tunery.cluster.orders import PackOrder, StudyOrder
+from tunery.cluster.orders import PackOrder, Prepared, StudyOrder
 from tunery.cluster.recorder import Recorder, known_reports
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.start import base_key, pack_orders, started_ray
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 EXIT_FAILED = 5
 EXIT_STOPPED = 130
 PREPARATIONS = 2
-"""Studies tokenised at once: each takes a process of its own with a tokenizer in it."""
+"""Studies tokenised at once: each takes a process of its own with a tokenizer in it, and one that will search."""
 AHEAD = 1
 """Trials that may be begun for each pack beyond its places. One that waits at the desk takes a place at the pack's next
 visit; without it the place stays empty for as long as Tune takes to begin a trial. More would draw from older results.
@@ -78,8 +78,10 @@ class Driver:
         draws.create_ledger(self.profile.study_storage_url)
         with started_ray(self.profile, namespace=self.plan.run_id):
             self.desk = RemoteDesk()
-            for order, share in pack_orders(self.plan, self.folder.root, self.desk):
-                self._hosting[host_pack.remote(order, share, self.folder.root / "train")] = order
+            packs = pack_orders(self.plan, self.folder.root, self.desk, self.profile)
+            hosts = pack_hosts(len(packs))
+            for order, share in packs:
+                self._hosting[hosts.host.remote(order, share, self.folder.root / "train")] = order
             self._waiting = [s for s in self.plan.studies if self.ledger.study(s.name).status != "finished"]
             self._phase("reading and tokenising the data")
             while (self._waiting or self._preparing or self._studying) and not self._asked_to_stop():
@@ -97,13 +99,15 @@ class Driver:
     def _turn(self) -> None:
         while self._waiting and len(self._preparing) < PREPARATIONS:
             study = self._waiting.pop(0)
-            self._preparing[prepare_study.remote(study, self.home.cache)] = study
+            preparing = prepare_study.remote(study, self.home.cache)
+            self._preparing[preparing] = study
+            self._studying[run_study.remote(self._study_order(study, Prepared(preparing)))] = study
         self._follow(wait_s=0.5)
         refs = [*self._preparing, *self._studying, *self._hosting]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        for ref in ready:
+        for ref in sorted(ready, key=lambda ref: ref not in self._preparing):  # a study that has ended had its data
             if ref in self._preparing:
-                self._start_study(self._preparing.pop(ref), ref)
+                self._study_prepared(self._preparing.pop(ref), ref)
             elif ref in self._studying:
                 self._finish_study(self._studying.pop(ref), ref)
             else:
@@ -129,25 +133,31 @@ class Driver:
         self.ledger.know(known, reports)
         self.recorder.recall(known, reports)
 
-    def _start_study(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
-        try:
-            data = self._data[study.name] = ray.get(ref)
-        except Exception as error:
-            self._fail_study(study, error)
-            return
-        self.recorder.study_started(self.plan, study, data)
-        order = StudyOrder(
+    def _study_order(self, study: Study, data: Prepared) -> StudyOrder:
+        packs = [pack for pack in self._hosting.values() if pack.base_key == base_key(study)]
+        return StudyOrder(
             study=study,
             base=base_key(study),
             data=data,
             ledger_url=self.profile.study_storage_url,
             ledger_name=f"{self.plan.run_id}/{study.name}",
-            seats=sum(pack.capacity + AHEAD for pack in self._hosting.values() if pack.base_key == base_key(study)),
+            places=sum(pack.capacity for pack in packs),
+            ahead=AHEAD * len(packs),
             tracking_uri=self.profile.tracking_uri,
             storage_path=self.folder.root / "tune",
             desk=self.desk,
         )
-        self._studying[run_study.remote(order)] = study
+
+    def _study_prepared(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
+        try:
+            data = self._data[study.name] = ray.get(ref)
+        except Exception as error:
+            self._studying = {
+                other: each for other, each in self._studying.items() if each is not study
+            }  # ends as well
+            self._fail_study(study, error)
+            return
+        self.recorder.study_started(self.plan, study, data)
         self.ledger.update_study(study.name, status="running")
         self._phase("training")
 

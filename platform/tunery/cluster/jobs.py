@@ -1,8 +1,9 @@
-"""The Ray tasks of a run. Each loads what it needs in its own process: the driver loads neither torch nor Tune."""
+"""What a run has Ray do. Each loads what it needs in its own process: the driver loads neither torch nor Tune."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -27,9 +28,17 @@ def run_study(order: StudyOrder) -> int:
     return studies.run_study(order)
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def host_pack(order: PackOrder, resources: Resources, storage_path: Path) -> str:
-    """See `packs.host`."""
-    from tunery.cluster import packs
+def pack_hosts(packs: int) -> Any:
+    """The actor that watches over so many packs."""
+    actor: Any = ray.remote(PackHosts)
+    return actor.options(num_cpus=0, max_concurrency=packs).remote()
 
-    return packs.host(order, resources, storage_path)
+
+class PackHosts:
+    """One process for all packs, with a thread for each: it only waits, and Ray Train is imported once."""
+
+    def host(self, order: PackOrder, resources: Resources, storage_path: Path) -> str:
+        """See `packs.host`."""
+        from tunery.cluster import packs
+
+        return packs.host(order, resources, storage_path)

@@ -6,10 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import ray
+
 from tuners.config import Quantisation
 from tunery.cluster.messages import StudyData
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.plan import Study
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study's data, perhaps still on its way: what waits for it can start meanwhile."""
+
+    ref: ray.ObjectRef[StudyData]
+
+    def get(self) -> StudyData:
+        """Raises what the preparation raised."""
+        return ray.get(self.ref)
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,8 @@ class PackOrder:
     """Bytes that a worker may take of the machine's."""
     run: Path
     desk: RemoteDesk
+    our_ray: bool
+    """Ray is of this run, and ends with it."""
     halvings: int = 0
     """Of the tokens of a forward: how often the pack has run out of memory."""
 
@@ -53,13 +68,15 @@ class StudyOrder:
     study: Study
     base: str
     """Key of its base: see messages.SeatOrder."""
-    data: StudyData
+    data: Prepared
     ledger_url: str
     """Optuna's database."""
     ledger_name: str
     tracking_uri: str
     """MLflow's, whose registry holds the champions that a study may begin with."""
-    seats: int
-    """Trials at once, of all studies on this base: those with a place in a pack, and those that wait for one."""
+    places: int
+    """In the packs of its base, for all studies on it."""
+    ahead: int
+    """Trials that may be begun beyond those: see `desk.Desk.admit`."""
     storage_path: Path
     desk: RemoteDesk

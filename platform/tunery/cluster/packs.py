@@ -11,7 +11,10 @@ from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError, WorkerGroupError
 
@@ -55,9 +58,10 @@ def _worker(config: Mapping[str, Any]) -> None:
 
 def _train(order: PackOrder, resources: Resources, storage_path: Path, attempt: int) -> None:
     per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    _trainer(resources.workers)(
+    (_OnOurRay if order.our_ray else _WithoutExtras)(
         _worker,
         train_loop_config={"order": order},
+        backend_config=_process_group(resources),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -72,13 +76,28 @@ def _train(order: PackOrder, resources: Resources, storage_path: Path, attempt: 
     ).fit()
 
 
-def _trainer(workers: int) -> type[DataParallelTrainer]:
-    if workers == 1:
-        return DataParallelTrainer
-    # Only for the process group that several workers need: it loads torch into every process of the job.
-    from ray.train.torch import TorchTrainer
+class _WithoutExtras(DataParallelTrainer):
+    """Ray Train without actors that a pack has no use for: each is a process that imports all of Ray Data and Train."""
 
-    return TorchTrainer  # type: ignore[return-value]  # Ray types it as its older kind of trainer
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, self._extras)]
+
+    _extras: tuple[type, ...] = (DatasetsCallback,)
+    """Packs read their tokens themselves."""
+
+
+class _OnOurRay(_WithoutExtras):
+    _extras = (DatasetsCallback, PlacementGroupCleanerCallback)
+    """And a Ray that ends with the run keeps no reservation that nobody is there to return."""
+
+
+def _process_group(resources: Resources) -> BackendConfig | None:
+    """What several workers of a pack need; it loads torch into every process of the job."""
+    if resources.workers == 1:
+        return None
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig(backend="nccl" if resources.gpus_per_worker > 0 else "gloo")
 
 
 def _there(pack: str, wanted: Resources) -> Resources:

@@ -42,7 +42,7 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder, Resources]]:
+def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> list[tuple[PackOrder, Resources]]:
     """The packs of each base, as there is room for them on the Ray that was started or joined."""
     bases: dict[str, list[Study]] = {}
     for study in plan.studies:
@@ -72,6 +72,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk) -> list[tuple[PackOrder
                 memory=placement.memory,
                 run=run,
                 desk=desk,
+                our_ray=not profile.ray,
             ),
             placement.share,
         )

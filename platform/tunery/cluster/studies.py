@@ -12,7 +12,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tunery.cluster import draws, reruns
 from tunery.cluster.draws import ENDINGS, MODES, First, ended, open_study, untouched
-from tunery.cluster.messages import METRIC, NUMBER, ORIGIN, Ending, Known, SeatName
+from tunery.cluster.messages import METRIC, NUMBER, ORIGIN, Ending, Known, SeatName, StudyData
 from tunery.cluster.orders import StudyOrder
 from tunery.cluster.sampler import StudySearch, pruner
 from tunery.cluster.seat import Seat
@@ -22,21 +22,22 @@ from tunery.tasks import get
 
 
 def run_study(order: StudyOrder) -> int:
-    """Run what is left of the study; how many trials the ledger holds then."""
+    """Run what is left of the study; how many trials the ledger holds then. Raises what its data's preparation did."""
     study, search = order.study, order.study.search
     mode = MODES[get(study.task).direction]
     ledger = open_study(search, study_name=order.ledger_name, url=order.ledger_url, mode=mode)
     if untouched(ledger):
         draws.queue(ledger, search, list(_firsts(order))[: search.trials])
+    data = order.data.get()
     order.desk.recall([_known(study, trial) for trial in ended(ledger)])
     space = distributions(search)
     left = search.trials - len(reruns.searched(ledger))
-    _tune(order, ledger, space, left, pruner(search, ledger, mode=mode, max_epochs=_most_epochs(study)))
+    _tune(order, data, ledger, space, left, pruner(search, ledger, mode=mode, max_epochs=_most_epochs(study)))
     if search.rerun_best:
         reruns.queue(ledger, search.rerun_best, seed=study.train.seed)
         # No pruner: a mean needs every run to its end.
         everything: TrialScheduler = FIFOScheduler()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-        _tune(order, ledger, reruns.with_seed(space), reruns.left(ledger), everything)
+        _tune(order, data, ledger, reruns.with_seed(space), reruns.left(ledger), everything)
     return len(ended(ledger))
 
 
@@ -61,6 +62,7 @@ def _known(study: Study, trial: optuna.trial.FrozenTrial) -> Known:
 
 def _tune(
     order: StudyOrder,
+    data: StudyData,
     ledger: optuna.Study,
     space: Mapping[str, BaseDistribution],
     left: int,
@@ -73,19 +75,19 @@ def _tune(
     mode = MODES[get(study.task).direction]
 
     def admit() -> bool:
-        return desk.admit(study.name, base=order.base, limit=order.seats)
+        return desk.admit(study.name, base=order.base, places=order.places, ahead=order.ahead)
 
     def on_end(number: int, ending: Ending) -> None:
         desk.leave(SeatName(study.name, number), ending)
 
     tune.Tuner(
         tune.with_resources(Seat, {"CPU": 0.001}),
-        param_space={"study": study, "base": order.base, "data": order.data, "desk": desk},
+        param_space={"study": study, "base": order.base, "data": data, "desk": desk},
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode=mode,
             num_samples=left,
-            max_concurrent_trials=min(left, order.seats),
+            max_concurrent_trials=min(left, order.places + order.ahead),
             search_alg=StudySearch(ledger, space, mode=mode, admit=admit, on_end=on_end),
             scheduler=scheduler,
             reuse_actors=True,
