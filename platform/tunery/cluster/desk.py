@@ -79,6 +79,8 @@ class _Pack:
     """Seats that have left it and that it has not been told of."""
     full: bool = False
     """It has declined a seat, and none of its own has left since."""
+    waived: bool = False
+    """At its last visit it left a seat to a pack with fewer."""
     orders: _Bell = field(default_factory=_Bell)
 
     def has_room(self) -> bool:
@@ -248,12 +250,21 @@ class Desk:
         if self._closing:
             return Orders(drop=drop, close=True)
         take = []
-        while here.base.line and here.has_room():
+        while here.base.line and here.has_room() and not self._waives(here):
             name, seat = here.base.line.popitem(last=False)
             seat.pack = here
             here.seats[name] = seat
             take.append(seat.order)
         return Orders(take=tuple(take), drop=drop)
+
+    def _waives(self, here: _Pack) -> bool:
+        """Whether a waiting seat is for a pack with fewer: where seats are few, all packs should train.
+
+        For one visit, in which the other will have come by: it may be in a long step, or hang.
+        """
+        others = (pack for pack in self._packs.values() if pack.base is here.base and pack.has_room())
+        here.waived = not here.waived and any(len(pack.seats) < len(here.seats) for pack in others)
+        return here.waived
 
     # -- the driver --------------------------------------------------------------------------------------------
 

@@ -284,3 +284,28 @@ def test_the_desk_forgets_the_events_that_the_driver_has() -> None:
         assert await desk.events(3, wait_s=0) == Events(3, ())
 
     run(test())
+
+
+def test_a_waiting_seat_goes_to_the_pack_with_the_fewest_if_that_comes_by() -> None:
+    async def test() -> None:
+        desk, busy, first = await desk_with(0, capacity=2)
+        assert first == Orders(take=(order(0),))
+        empty = await desk.open_pack("q", base="b", capacity=2)
+        await desk.join(order(1))
+        assert await desk.visit("p", busy, ()) == Orders(), "it is for the other, which trains nothing"
+        assert await desk.visit("q", empty, ()) == Orders(take=(order(1),))
+        await desk.join(order(2))
+        assert await desk.visit("p", busy, ()) == Orders(take=(order(2),)), "both have one"
+
+    run(test())
+
+
+def test_a_waiting_seat_does_not_wait_for_a_pack_that_does_not_come() -> None:
+    async def test() -> None:
+        desk, busy, _ = await desk_with(0, capacity=2)
+        await desk.open_pack("q", base="b", capacity=2)
+        await desk.join(order(1))
+        assert await desk.visit("p", busy, ()) == Orders()
+        assert await desk.visit("p", busy, ()) == Orders(take=(order(1),))
+
+    run(test())
