@@ -1,10 +1,19 @@
-"""Where the embedded state lives: `TUNERY_HOME`, by default `~/.tunery`."""
+"""Where the embedded state lives (`TUNERY_HOME`, by default `~/.tunery`), and whose it is."""
 
 from __future__ import annotations
 
+import getpass
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def who() -> str:
+    """The user, as histories name one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an id without a name, as containers have
+        return "unknown"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,14 +29,6 @@ DeviceOption = Annotated[
     typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...", show_default="the GPU where there is one"),
 ]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, max=4096, help="Inputs a forward pass.")]
-
-
-def who() -> str:
-    """The user, for the history."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an id without a name, as containers have
-        return "unknown"
 
 
 def quiet_libraries() -> None:

@@ -8,10 +8,11 @@ import typer
 from rich.text import Text
 
 from tunery.cli import extras
-from tunery.cli._models import AliasOption, WhyOption, decision, who
+from tunery.cli._models import AliasOption, WhyOption, decision
 from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit
 from tunery.errors import InputError
+from tunery.home import who
 
 PANEL = Panel.MODELS
 ORDER = 40

@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.text import Text
 
 from tunery.cli import extras
-from tunery.cli._models import AliasOption, NameArgument, WhyOption, decision, who
+from tunery.cli._models import AliasOption, NameArgument, WhyOption, decision
 from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit
+from tunery.home import who
 
 PANEL = Panel.MODELS
 ORDER = 50

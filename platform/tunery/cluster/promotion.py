@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tunery.cluster.messages import SeatName, StudyData
 from tunery.cluster.recorder import Recorder
 from tunery.cluster.reports import REPORTS, STATE
 from tunery.errors import RunError, UnreachableError
+from tunery.home import who
 from tunery.inference.card import AdapterCard, BaseModelCard, ObjectiveCard, Score, SeedsCard
 from tunery.inference.gate import contest
 from tunery.plan import Plan, Study
@@ -91,7 +91,7 @@ class Promoter:
             alias=study.alias,
             direction=get(study.task).direction,
             min_gain=study.min_gain,
-            by=f"{getpass.getuser()} ({self.plan.run_id})",
+            by=f"{who()} ({self.plan.run_id})",
             measure=lambda champion: self._measure(registry, champion, study, card.score),
         )
         return Outcome(version.model, version.version, decision.verdict == "promoted", decision.why)

@@ -27,6 +27,7 @@ from tunery.cluster.messages import (
 )
 from tunery.cluster.reports import REPORTS, read_reports
 from tunery.cluster.tracking import Shipper, Status, Tracker
+from tunery.home import who
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
 from tunery.runs import RunFolder
@@ -59,6 +60,8 @@ class Recorder:
             experiment=plan.spec.experiment,
             run_name=f"{plan.run_id}/{study.name}",
             tags={
+                "mlflow.user": who(),
+                "mlflow.source.name": plan.run_id,
                 "tunery.run": plan.run_id,
                 "tunery.task": study.task,
                 "tunery.method": study.tuner.method,
