@@ -129,7 +129,7 @@ class TimedDriver(Driver):
 
     def _follow(self, *, wait_s: float) -> None:
         super()._follow(wait_s=wait_s)
-        if len(list(self.ledger.running())) >= self.plan.spec.resources.seats:
+        if len(list(self.ledger.running())) >= self.plan.spec.resources.seats + driver.AHEAD:
             (self.folder.root / JOINED).touch()
 
     def _study_prepared(self, study: Study, ref: ray.ObjectRef[Any]) -> None:

@@ -157,8 +157,8 @@ class Size:
     seed: int = 0
 
     @property
-    def places(self) -> int:
-        return self.packs * self.seats
+    def limit(self) -> int:
+        return self.packs * (self.seats + self.ahead)
 
 
 @dataclass
@@ -280,9 +280,7 @@ class _Study:
     async def run(self) -> None:
         meter, desk = self._all.meter, self._all.desk
         while self._left or self._live:
-            while self._left and await meter(
-                desk.admit(self._name, base="base", places=self._size.places, ahead=self._size.packs * self._size.ahead)
-            ):
+            while self._left and await meter(desk.admit(self._name, base="base", limit=self._size.limit)):
                 await self._begin()
             try:
                 async with asyncio.timeout(0.1 if self._left else None):  # Tune's own pace of asking again

@@ -101,8 +101,7 @@ def test_seats_load_no_torch_and_their_processes_serve_one_trial_after_another(
             ledger_url=home.study_storage_url,
             ledger_name="thin",
             tracking_uri="",
-            places=AT_ONCE,
-            ahead=0,
+            seats=AT_ONCE,
             storage_path=tmp_path / "tune",
             desk=desk,
         )

@@ -122,16 +122,14 @@ class Desk:
 
     # -- seats -------------------------------------------------------------------------------------------------
 
-    async def admit(self, study: str, *, base: str, places: int, ahead: int) -> bool:
-        """Whether the study may begin a trial now.
+    async def admit(self, study: str, *, base: str, limit: int) -> bool:
+        """Whether the study may begin a trial now: the studies of one base have at most `limit` at once, all together.
 
-        The studies of one base have all together a trial for each of its packs' `places`, and once those are all taken
-        `ahead` more. One that waits for a place is a process that does nothing, and its draw knows less than a later
-        one would: see `driver.AHEAD`.
+        A trial that waits for a place is a process that does nothing, and its draw knows less than a later one would;
+        so `limit` lies only a little above the number of places: see `driver.AHEAD`.
         """
         of_study = self._base_of[study] = self._bases[base]
-        taken = sum(len(pack.seats) for pack in self._packs.values() if pack.base is of_study)
-        if of_study.begun >= places + (ahead if taken >= places else 0):
+        if of_study.begun >= limit:
             return False
         self._begun[study] += 1
         of_study.begun += 1

@@ -134,15 +134,13 @@ class Driver:
         self.recorder.recall(known, reports)
 
     def _study_order(self, study: Study, data: Prepared) -> StudyOrder:
-        packs = [pack for pack in self._hosting.values() if pack.base_key == base_key(study)]
         return StudyOrder(
             study=study,
             base=base_key(study),
             data=data,
             ledger_url=self.profile.study_storage_url,
             ledger_name=f"{self.plan.run_id}/{study.name}",
-            places=sum(pack.capacity for pack in packs),
-            ahead=AHEAD * len(packs),
+            seats=sum(pack.capacity + AHEAD for pack in self._hosting.values() if pack.base_key == base_key(study)),
             tracking_uri=self.profile.tracking_uri,
             storage_path=self.folder.root / "tune",
             desk=self.desk,

@@ -74,9 +74,7 @@ class StudyOrder:
     ledger_name: str
     tracking_uri: str
     """MLflow's, whose registry holds the champions that a study may begin with."""
-    places: int
-    """In the packs of its base, for all studies on it."""
-    ahead: int
-    """Trials that may be begun beyond those: see `desk.Desk.admit`."""
+    seats: int
+    """Trials at once, of all studies on this base: those with a place in a pack, and those that wait for one."""
     storage_path: Path
     desk: RemoteDesk

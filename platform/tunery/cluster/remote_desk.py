@@ -23,8 +23,8 @@ class RemoteDesk:
         # On the driver's node and with it: a desk without its driver is of no use.
         self._desk: Any = actor.options(num_cpus=0, max_concurrency=_MOST_WAITING).remote()
 
-    def admit(self, study: str, *, base: str, places: int, ahead: int) -> bool:
-        admitted: bool = ray.get(self._desk.admit.remote(study, base=base, places=places, ahead=ahead))
+    def admit(self, study: str, *, base: str, limit: int) -> bool:
+        admitted: bool = ray.get(self._desk.admit.remote(study, base=base, limit=limit))
         return admitted
 
     def join(self, order: SeatOrder) -> None:

@@ -75,7 +75,7 @@ def _tune(
     mode = MODES[get(study.task).direction]
 
     def admit() -> bool:
-        return desk.admit(study.name, base=order.base, places=order.places, ahead=order.ahead)
+        return desk.admit(study.name, base=order.base, limit=order.seats)
 
     def on_end(number: int, ending: Ending) -> None:
         desk.leave(SeatName(study.name, number), ending)
@@ -87,7 +87,7 @@ def _tune(
             metric=METRIC,
             mode=mode,
             num_samples=left,
-            max_concurrent_trials=min(left, order.places + order.ahead),
+            max_concurrent_trials=min(left, order.seats),
             search_alg=StudySearch(ledger, space, mode=mode, admit=admit, on_end=on_end),
             scheduler=scheduler,
             reuse_actors=True,

@@ -221,28 +221,14 @@ def test_every_seat_reaches_its_end_whatever_the_packs_do(packs: int) -> None:
 def test_the_studies_of_a_base_have_no_more_trials_at_once_than_it_has_seats() -> None:
     async def test() -> None:
         desk = Desk(clock=lambda: 1.0)
-        begun = [await desk.admit(study, base="b", places=2, ahead=1) for study in ("cola", "sst2", "cola")]
+        begun = [await desk.admit(study, base="b", limit=2) for study in ("cola", "sst2", "cola")]
         assert begun == [True, True, False]
-        assert await desk.admit("rte", base="another", places=2, ahead=1)
+        assert await desk.admit("rte", base="another", limit=2)
         await desk.leave(SeatName("cola", 0), "failed")  # though it had not come to join
-        assert await desk.admit("sst2", base="b", places=2, ahead=1)
-        assert not await desk.admit("cola", base="b", places=2, ahead=1)
+        assert await desk.admit("sst2", base="b", limit=2)
+        assert not await desk.admit("cola", base="b", limit=2)
         await desk.abandon("sst2")
-        assert [await desk.admit("cola", base="b", places=2, ahead=1) for _ in range(3)] == [True, True, False]
-
-    run(test())
-
-
-def test_a_trial_begins_ahead_once_every_place_is_taken() -> None:
-    async def test() -> None:
-        desk = Desk()
-        incarnation = await desk.open_pack("p", base="b", capacity=2)
-        assert [await desk.admit("cola", base="b", places=2, ahead=1) for _ in range(3)] == [True, True, False]
-        for number in range(2):
-            await desk.join(order(number))
-        assert not await desk.admit("cola", base="b", places=2, ahead=1), "no pack has taken them yet"
-        await desk.visit("p", incarnation, ())
-        assert [await desk.admit("cola", base="b", places=2, ahead=1) for _ in range(2)] == [True, False]
+        assert [await desk.admit("cola", base="b", limit=2) for _ in range(3)] == [True, True, False]
 
     run(test())
 
