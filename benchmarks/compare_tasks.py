@@ -4,7 +4,9 @@
         --seeds-of cola=42,43,44 stsb=42,43,44
 
 Every trial is evaluated after each epoch, and its best evaluation counts, for both. The mean over the seeds is
-compared; the spread of the rival's seeds is printed beside the difference.
+compared; the spread of the rival's seeds is printed beside the difference. The rival may be an arm of ours:
+
+    python -m benchmarks.compare_tasks --rival ours-per-core --arm ours-per-core-bf16 --tasks cola stsb --seeds 42 43 44
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="a trial each")
     parser.add_argument("--seeds-of", nargs="*", default=[], metavar="TASK=SEED,SEED", help="other seeds for a task")
-    parser.add_argument("--rival", default="hf-grouped", choices=("hf-dynamic", "hf-grouped", "hf-grouped-per-core"))
-    parser.add_argument("--arm", default="ours-per-core", choices=("ours-one", "ours-packed", "ours-per-core"))
+    names = tuple(arms.known(1))
+    parser.add_argument("--rival", default="hf-grouped", choices=names, help="the arm to compare with")
+    parser.add_argument("--arm", default="ours-per-core", choices=names)
     chosen = parser.parse_args(arguments)
     other = _other_seeds(chosen.seeds_of)
     known = arms.known(chosen.cores)

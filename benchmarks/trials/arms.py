@@ -30,6 +30,8 @@ class Arm:
     """Of each process."""
     packed: bool = False
     """Whether a process trains its seeds at once; otherwise one after another."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen base, in the engine; what is trained is float32 either way."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def known(cores: int) -> dict[str, Arm]:
         Arm("ours-one", "ours", 1, cores),
         Arm("ours-packed", "ours", 1, cores, packed=True),
         Arm("ours-per-core", "ours", cores, 1, packed=True),
+        Arm("ours-per-core-bf16", "ours", cores, 1, packed=True, dtype="bfloat16"),
     )
     return {arm.name: arm for arm in arms}
 
@@ -96,7 +99,7 @@ def _work(job: Job) -> ArmResult:
     for group in groups:
         watches.append(Stopwatch())
         if job.arm.trainer == "ours":
-            base = ours.load(job.workload)
+            base = ours.load(job.workload, job.arm.dtype)
             results += ours.train(base, job.workload, group, watches[-1], limit=job.limit, evaluate=job.evaluate)
         else:
             padding = hf.PADDING[job.arm.trainer]
