@@ -147,12 +147,13 @@ class Driver:
         )
 
     def _study_prepared(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
+        searching = next((other for other, each in self._studying.items() if each is study), None)
+        if searching is None:
+            return  # its process failed while the data was prepared: it has failed, and stays so
         try:
             data = self._data[study.name] = ray.get(ref)
         except Exception as error:
-            self._studying = {
-                other: each for other, each in self._studying.items() if each is not study
-            }  # ends as well
+            del self._studying[searching]  # it awaits the data, and ends with the same error
             self._fail_study(study, error)
             return
         self.recorder.study_started(self.plan, study, data)
