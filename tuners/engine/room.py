@@ -16,7 +16,8 @@ from tuners.errors import NoRoomError
 
 _ACTIVATIONS = 1 << 30
 """Bytes that the activations of one forward may take where nobody gives a limit."""
-_MOST_TOKENS = 8192
+_MOST_TOKENS = {"cpu": 2048, "cuda": 8192}
+"""Of one forward: a CPU's products are no faster with more, and its caches and allocator worse off."""
 _PROBE_TOKENS = 512
 """Of the forward on which a seat's kind is measured."""
 _ALLOCATOR_SAYS = "DefaultCPUAllocator: can't allocate memory"
@@ -27,7 +28,8 @@ class Room:
 
     def __init__(self, base: Base, *, max_tokens: int | None, limit: int | None) -> None:
         self._base, self._limit = base, limit
-        self._most = max_tokens or min(_MOST_TOKENS, max(_PROBE_TOKENS, _ACTIVATIONS // base.activation_bytes))
+        affordable = max(_PROBE_TOKENS, _ACTIVATIONS // base.activation_bytes)
+        self._most = max_tokens or min(_MOST_TOKENS[base.device.type], affordable)
         self._fits = self._most
         self._foresight = Foresight(base.device, base.trained_dtype)
         self._loads: dict[str, Load] = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tuners.config import TunerConfig
 from tuners.engine.base import Base
+from tuners.engine.gemm import back, linear
 from tuners.engine.linear import PackedLinear
 from tuners.engine.method import Segment, uniform, zeros
 from tuners.engine.slots import Kept, Slot, Slots
@@ -40,7 +41,7 @@ class LoraSlot:
     def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adds to y; keeps h [T, R] and the mask."""
         x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
-        h_TR = torch.mm(x_TI, self.a.t().to(x_TI.dtype)).mul_(self._scale_of(keep_TI))
+        h_TR = linear(x_TI, self.a.to(x_TI.dtype), None).mul_(self._scale_of(keep_TI))
         y_TO.addmm_(h_TR, self.b.t().to(x_TI.dtype))
         return h_TR, keep_TI
 
@@ -49,7 +50,7 @@ class LoraSlot:
         h_TR, keep_TI = kept
         assert h_TR is not None
         x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
-        gh_TR = torch.mm(g_TO, self.b.to(g_TO.dtype)).mul_(self._scale_of(keep_TI))
+        gh_TR = back(g_TO, self.b.to(g_TO.dtype)).mul_(self._scale_of(keep_TI))
         if self.gb.dtype == g_TO.dtype:
             self.gb.addmm_(g_TO.t(), h_TR)
             self.ga.addmm_(gh_TR.t(), x_TI)

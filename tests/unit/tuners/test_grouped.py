@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import grouped_mm
@@ -37,12 +38,22 @@ def trained(base: Base, seat: Any, fields: list[dict[str, Any]], steps: int) -> 
     return [[report.loss for report in pack.step().values()] for _ in range(steps)], pack
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-5), ("bfloat16", 5e-2)])
-def test_products_for_all_are_the_loop(dtype: str, tolerance: float, bases: Any, seat: Any) -> None:
-    # float32: the same sums in another order. bfloat16: 8 bits are left of each number that is summed.
-    losses = [trained(base, seat, MIXED, 20)[0] for base in bases[dtype]]
+def test_products_for_all_are_the_loop(bases: Any, seat: Any) -> None:
+    # The same sums in another order.
+    losses = [trained(base, seat, MIXED, 20)[0] for base in bases["float32"]]
     for one, other in zip(*losses, strict=True):
-        assert one == pytest.approx(other, rel=tolerance)
+        assert one == pytest.approx(other, rel=3e-5)
+
+
+def test_products_for_all_round_as_little_as_the_loop(bases: Any, seat: Any) -> None:
+    # bfloat16 leaves 8 bits of each number that is summed, and 20 steps carry it on: a step's loss of a seat with two
+    # rows is off by up to a tenth either way, so that what is held against float32 is the mean over the steps.
+    exact, _ = trained(bases["float32"][0], seat, MIXED, 20)
+    loop, grouped = (
+        np.abs(np.array(trained(base, seat, MIXED, 20)[0]) / np.array(exact) - 1).mean(0) for base in bases["bfloat16"]
+    )
+    assert (loop < 0.04).all()
+    assert (grouped < 2 * loop).all()
 
 
 def test_evaluations_are_the_same(bases: Any, seat: Any) -> None:
