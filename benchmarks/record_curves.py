@@ -1,6 +1,6 @@
 """Record learning curves of adapters: every configuration of a grid is trained once by the engine, in packs.
 
-    python -m benchmarks.record_curves --task sst2 --data DIR --max-train 256 --max-eval 200 --epochs 9
+    python -m benchmarks.record_curves --task sst2 --data DIR --max-train 512 --max-eval 872 --epochs 9
 
 Writes benchmarks/curves/TASK.csv, which benchmarks.search replays. A grid that was begun is gone on with.
 """
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from tuners.engine import SeatSpec
 
 AXES: Axes = {
-    "train.learning_rate": tuple(float(f"{2.5e-4 * 10 ** (step / 4.5):.3g}") for step in range(10)),
-    "tuner.rank": (4, 32),
+    "train.learning_rate": tuple(float(f"{1e-5 * 10 ** (step * 0.32):.3g}") for step in range(12)),
+    "tuner.rank": (2, 8, 32),
     "train.batch_size": (8, 32, 128),
 }
-SEATS = 10
+SEATS = 12
 """Configurations in a pack: of one batch size, so that their steps are as many."""
 
 
@@ -45,7 +45,7 @@ class Job:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options.parser(str(__doc__).partition("\n")[0])
     parser.add_argument("--task", default="sst2")
-    parser.set_defaults(max_train=256, max_eval=200, epochs=9, schedule="linear", dropout=0.0)
+    parser.set_defaults(max_train=512, max_eval=872, epochs=9, schedule="linear", dropout=0.0)
     chosen = parser.parse_args(arguments)
     work = options.workload(chosen, chosen.task)
     waiting = learning_curves.missing(chosen.task, AXES)

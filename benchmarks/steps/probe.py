@@ -41,7 +41,9 @@ class Speed:
     flops_per_s: float
     """Of a step (`benchmarks.steps.flops`)."""
     roof_flops_per_s: float
-    """Of the bare products of the same shapes."""
+    """Of the bare products of the same shapes, as fast as is known."""
+    torch_flops_per_s: float
+    """Of the same products, as torch computes them by itself."""
     steps: int
     """Timed."""
 
@@ -49,6 +51,11 @@ class Speed:
     def share(self) -> float:
         """Of the roof."""
         return self.flops_per_s / self.roof_flops_per_s
+
+    @property
+    def share_of_torch(self) -> float:
+        """Of torch's own products; above 1 where faster ones are known."""
+        return self.flops_per_s / self.torch_flops_per_s
 
 
 def tuner(method: str, *, rank: int, targets: tuple[str, ...]) -> LoraConfig:
@@ -71,7 +78,7 @@ def fill(pack: Pack, seats: int, lengths: Lengths, config: TunerConfig, *, batch
 
 
 def measure(pack: Pack, sets: Sequence[Rows], config: LoraConfig, *, batch_size: int, seconds: float) -> Speed:
-    """Time steps of a filled pack for about so many seconds, and the roof for about half as many."""
+    """Time steps of a filled pack for about so many seconds, and the roofs for two thirds of it."""
     base = pack.base
     began = time.perf_counter()
     layers = layers_of(pack, config)
@@ -81,10 +88,12 @@ def measure(pack: Pack, sets: Sequence[Rows], config: LoraConfig, *, batch_size:
     batch = mean_batch(sets, batch_size)
     parts = max(1, -(-round(batch.tokens) // pack.max_tokens))
     forward = Batch(batch.tokens / parts, batch.sequences / parts, batch.squares / parts)
-    roof = Roof(layers, forward, dtype=getattr(torch, base.spec.dtype), device=base.device)
-    roof.run()
+    dtype = getattr(torch, base.spec.dtype)
+    roofs = [Roof(layers, forward, dtype=dtype, device=base.device, torchs=torchs) for torchs in (False, True)]
+    for roof in roofs:
+        roof.run()
     timed = tokens = examples = steps = 0.0
-    roof_s: list[float] = []
+    roofs_s: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
         synchronise(base.device)
         began = time.perf_counter()
@@ -95,11 +104,12 @@ def measure(pack: Pack, sets: Sequence[Rows], config: LoraConfig, *, batch_size:
                 break
         synchronise(base.device)
         timed += time.perf_counter() - began
-        until = time.perf_counter() + seconds / ROUNDS / 2
-        while True:
-            roof_s.append(roof.run())
-            if time.perf_counter() > until:
-                break
+        for roof, roof_s in zip(roofs, roofs_s, strict=True):
+            until = time.perf_counter() + seconds / ROUNDS / 3
+            while True:
+                roof_s.append(roof.run())
+                if time.perf_counter() > until:
+                    break
     done = Batch(tokens, examples, batch.squares * examples / batch.sequences)
     return Speed(
         seats=len(sets),
@@ -108,7 +118,8 @@ def measure(pack: Pack, sets: Sequence[Rows], config: LoraConfig, *, batch_size:
         examples_per_s=examples / timed,
         tokens_per_s=tokens / timed,
         flops_per_s=flops.step(layers, attention_of(base), done, rank=config.rank) / timed,
-        roof_flops_per_s=roof.flops / float(np.median(roof_s)),
+        roof_flops_per_s=roofs[0].flops / float(np.median(roofs_s[0])),
+        torch_flops_per_s=roofs[1].flops / float(np.median(roofs_s[1])),
         steps=int(steps),
     )
 

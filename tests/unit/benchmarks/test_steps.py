@@ -86,10 +86,15 @@ def test_lengths_have_the_mean_that_they_are_named_after(name: str, mean: float)
 
 def test_the_share_is_of_the_roof_and_the_best_one_counts() -> None:
     def speed(seats: int, share: float) -> Speed:
-        return Speed(seats, 1, 1, 1, 1, flops_per_s=share * 2e11, roof_flops_per_s=2e11, steps=1)
+        return Speed(
+            seats, 1, 1, 1, 1, flops_per_s=share * 2e11, roof_flops_per_s=2e11, torch_flops_per_s=1e11, steps=1
+        )
 
     assert "81.0% of the roof, at 4 seats" in throughput.target([speed(1, 0.5), speed(4, 0.81), speed(8, 0.7)])
-    assert throughput.target([speed(1, 0.74)]).endswith("FAILS")
+    of_roof, of_torchs = throughput.target([speed(1, 0.74)]).splitlines()
+    assert of_roof.endswith("FAILS")
+    assert "148.0% of torch's own products" in of_torchs
+    assert of_torchs.endswith("holds")
 
 
 def test_what_a_further_seat_adds_is_the_device_s_memory_where_there_is_one() -> None:

@@ -44,8 +44,8 @@ def one_by_one(mask: Tensor | None, *, causal: bool, keep: Tensor | None) -> Any
             scores = scores.masked_fill(~mask, float("-inf"))
         if causal:
             scores = scores.masked_fill(torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), float("-inf"))
-        kept = 1.0 if keep is None else (keep != 0).to(q.dtype) / (1 - P)
-        return scores.softmax(-1) * kept @ v
+        kept = torch.ones_like(scores) if keep is None else (keep != 0).to(q.dtype) / (1 - P)
+        return torch.matmul(scores.softmax(-1) * kept, v)
 
     return attention
 
