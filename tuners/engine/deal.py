@@ -29,11 +29,18 @@ def deal(lengths: Mapping[str, Sequence[int]], workers: int) -> list[list[Part]]
 
 
 def cut(parts: Sequence[Part], lengths: Mapping[str, Sequence[int]], max_tokens: int) -> Iterator[list[Part]]:
-    """Forwards of at most `max_tokens`; a longer sequence goes alone."""
+    """Forwards of at most `max_tokens`; a longer sequence goes alone.
+
+    A seat is cut where a forward would stay half empty without: parts of a seat have sizes of their own every time.
+    """
     found: list[Part] = []
     tokens = 0
     for name, low, high in parts:
         first = low
+        whole = sum(lengths[name][low:high])
+        if tokens + whole > max_tokens >= whole and 2 * tokens >= max_tokens:
+            yield found
+            found, tokens = [], 0
         for row in range(low, high):
             size = lengths[name][row]
             if tokens and tokens + size > max_tokens:

@@ -18,8 +18,11 @@ from tuners.engine.streams import row_keys, token_keys
 from tuners.engine.types import AnyExample
 
 # Shapes come from a grid: oneDNN compiles kernels for each new one, a good part of a step where every step has its own.
+# And what it keeps of each lies scattered in the memory that a step frees, where large tensors then find no room.
 _GRID = 16
-"""A seat's tokens are filled up to a multiple of it."""
+"""Tokens are filled up to a multiple of it."""
+_SEAT_STEPS, _TOTAL_STEPS = 8, 16
+"""Sizes between a power of two and the next: of a seat's tokens, and of all. At most an eighth and a sixteenth more."""
 _LENGTHS, _COUNTS = 8, 4
 """A bucket's length and count are multiples of these; the count of long sequences of less, down to 1."""
 _FILLER = 256
@@ -127,13 +130,17 @@ class Layout:
 
 
 def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device: torch.device) -> Layout:
-    """The seats' sequences end to end, each seat's filled up to a size on the grid. A seat may bring none."""
+    """The seats' sequences end to end, each seat's filled up to a size on the grid. A seat may bring none.
+
+    The filler of the last one that brings any brings the whole to a size on a grid too.
+    """
     examples = [example for rows in seats for example in rows.examples]
     lengths = np.array([len(example.ids) for example in examples], np.int64)
     counts = np.cumsum([0, *(len(rows.examples) for rows in seats)])
     packed = np.cumsum(lengths) - lengths  # where each sequence would start without filler
     sizes = np.diff(np.concatenate([[0], np.cumsum(lengths)])[counts])
-    bounds = np.cumsum([0, *(_on_grid(int(size)) for size in sizes)])
+    bounds = np.cumsum([0, *(_on_grid(int(size), _SEAT_STEPS) for size in sizes)])
+    bounds[np.flatnonzero(sizes)[-1] + 1 :] = _on_grid(int(bounds[-1]), _TOTAL_STEPS)
     shift = bounds[:-1] - np.cumsum(sizes) + sizes
     starts = packed + np.repeat(shift, np.diff(counts))
     sequence_R = np.repeat(np.arange(len(examples)), lengths)
@@ -183,9 +190,9 @@ def _members(spans: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
     return torch.from_numpy(np.repeat(np.arange(len(spans)), counts)).to(device)
 
 
-def _on_grid(size: int) -> int:
-    """At most an eighth more, or up to the next multiple of 16: few sizes, which come again and again."""
-    step = max(_GRID, 1 << max(0, size.bit_length() - 4))
+def _on_grid(size: int, steps: int) -> int:
+    """So many sizes up to the next power of two, all multiples of 16: few, which come again and again."""
+    step = max(_GRID, (1 << (size - 1).bit_length() >> 1) // steps) if size else _GRID
     return -(-size // step) * step
 
 

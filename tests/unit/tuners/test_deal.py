@@ -35,6 +35,18 @@ def test_a_long_sequence_goes_alone() -> None:
     assert found == [[("a", 0, 2)], [("a", 2, 3)], [("b", 0, 1)], [("c", 0, 10)], [("c", 10, 12)]]
 
 
+def test_a_seat_is_cut_only_where_a_forward_would_stay_half_empty() -> None:
+    sizes = {"a": [4, 4], "b": [4, 4], "c": [1, 1], "d": [8, 8]}
+    parts = [(name, 0, 2) for name in sizes]
+    assert list(cut(parts, sizes, 15)) == [
+        [("a", 0, 2)],
+        [("b", 0, 2), ("c", 0, 2)],
+        [("d", 0, 1)],  # too long for any
+        [("d", 1, 2)],
+    ]
+    assert list(cut(parts[2:], sizes, 16)) == [[("c", 0, 2), ("d", 0, 1)], [("d", 1, 2)]]
+
+
 def test_all_workers_run_as_many_forwards() -> None:
     per_worker = [forwards(STEP, max_tokens=10, rank=rank, workers=3) for rank in range(3)]
     assert len({len(each) for each in per_worker}) == 1

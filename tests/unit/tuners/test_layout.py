@@ -93,6 +93,21 @@ def test_filler_stays_small(tokens: int) -> None:
     assert layout.tokens - tokens < max(16, tokens / 8)
 
 
+def test_forwards_have_few_sizes() -> None:
+    draw = np.random.default_rng(0)
+    sizes = set()
+    for _ in range(300):
+        seats = [Rows(examples(draw.integers(4, 48, 32).tolist()), None) for _ in range(draw.integers(1, 5))]
+        sizes.add(lay_out(seats, causal=False, first_position=0, device=CPU).tokens)
+    assert len([size for size in sizes if 1024 < size <= 2048]) <= 16
+
+
+def test_a_seat_without_rows_gets_no_filler() -> None:
+    seats = [Rows(examples([20] * 14), None), Rows((), None)]
+    layout = lay_out(seats, causal=False, first_position=0, device=CPU)
+    assert layout.token_spans == ((0, 288), (288, 288))
+
+
 def test_token_types_are_zero_where_an_example_has_none() -> None:
     given_types: Any = np.array([0, 1, 1], np.int8)
     pair = [Example(np.ones(3, np.int32), given_types, 0.0), Example(np.ones(2, np.int32), None, 0.0)]
