@@ -24,6 +24,8 @@ from tuners.engine.bank import ROW_TENSORS
 # Those of the CPU were found with `python -m benchmarks.memory`; those of a device are guesses.
 _SLACK = {"cpu": 1.35, "cuda": 1.1}
 """What an allocator takes over what it is asked for: freed pieces do not fit what is asked for next."""
+_SLACK_OF_SEVERAL = {"cpu": 1.65, "cuda": 1.1}
+"""The same where a step takes several forwards, of different sizes."""
 _LIBRARIES = {"cpu": 64 << 20, "cuda": 0}
 """What kernels take when they first run."""
 _ROW_TENSORS = {"cpu": ROW_TENSORS + 4, "cuda": ROW_TENSORS}
@@ -76,18 +78,25 @@ class Foresight:
     def footprint(self, loads: Collection[Load], max_tokens: int) -> Footprint:
         """With forwards of at most `max_tokens`; a longer sequence goes alone."""
         bank = sum(load.parameters for load in loads) * self._itemsize * _ROW_TENSORS[self._device.type]
-        tokens = min(_most(loads), max(max_tokens, _longest(loads)))
-        return Footprint(self._fixed, bank, round(tokens * self._a_token(loads)))
+        most, bound = _most(loads), max(max_tokens, _longest(loads))
+        slack = _SLACK if most <= bound else _SLACK_OF_SEVERAL
+        return Footprint(self._fixed, bank, round(min(most, bound) * _a_token(loads) * slack[self._device.type]))
 
-    def tokens_within(self, limit: int, loads: Collection[Load]) -> int:
-        """The largest forward with which these seats stay within `limit` bytes; below 1 where none does."""
+    def tokens_within(self, limit: int, loads: Collection[Load], *, most: int) -> int:
+        """The largest forward with which these seats stay within `limit` bytes; below 1 where none does.
+
+        `most`: tokens that a forward will have at most, whatever fits.
+        """
         empty = self.footprint(loads, 0)
-        return int((limit - empty.fixed - empty.bank) / self._a_token(loads))
+        room = (limit - empty.fixed - empty.bank) / _a_token(loads)
+        whole = room / _SLACK[self._device.type]
+        return int(whole if _most(loads) <= min(whole, most) else room / _SLACK_OF_SEVERAL[self._device.type])
 
-    def _a_token(self, loads: Collection[Load]) -> float:
-        tokens = sum(load.tokens for load in loads)
-        kept = sum(load.tokens * load.token_bytes for load in loads)
-        return float(kept / tokens * _SLACK[self._device.type]) if tokens else 0.0
+
+def _a_token(loads: Collection[Load]) -> float:
+    """Bytes that a token of a step keeps, on average."""
+    tokens = sum(load.tokens for load in loads)
+    return sum(load.tokens * load.token_bytes for load in loads) / tokens if tokens else 0.0
 
 
 def _most(loads: Collection[Load]) -> float:

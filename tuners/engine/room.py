@@ -67,7 +67,7 @@ class Room:
 
     def _tokens_within(self, limit: int, loads: Mapping[str, Load]) -> int:
         # All workers cut a step alike: the one with the least room decides.
-        return min(self._base.group.gather(self._foresight.tokens_within(limit, loads.values())))
+        return min(self._base.group.gather(self._foresight.tokens_within(limit, loads.values(), most=self._most)))
 
     def _load(self, seat: Seat) -> Load:
         spec = seat.spec

@@ -63,7 +63,9 @@ def sampler(search: SearchSpec, *, known: int) -> BaseSampler:
                 return _distinct(search, [(gp, 1), (at_random, _ATTEMPTS)])
             case "tpe":
                 # 24 candidates: Optuna's default. One: a draw from among the good ones, not the most promising of them.
-                best, good = (_tpe(seed, startup, candidates) for candidates in (24, 1))
+                # TPE's own first draws come from `seed`.
+                elsewhere = RandomSampler(seed=seed + _ELSEWHERE)
+                best, good = (Explored(_tpe(seed, startup, candidates), elsewhere) for candidates in (24, 1))
                 return _distinct(search, [(best, 1), (good, _ATTEMPTS), (at_random, _ATTEMPTS)])
 
 
@@ -75,6 +77,49 @@ def _tpe(seed: int, startup: int, candidates: int) -> TPESampler:
     )
 
 
+class Explored(BaseSampler):
+    """Another sampler, and for every third trial a draw at random.
+
+    BOHB's random fraction (Falkner et al. 2018, arXiv 1807.01774): where a pruner stops trials by their first epochs,
+    a model that learns from what was stopped would stay where the first epochs look well.
+    """
+
+    def __init__(self, model: BaseSampler, at_random: BaseSampler) -> None:
+        self._model, self._at_random = model, at_random
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._model.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: optuna.trial.TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._model.after_trial(study, trial, state, values)
+
+    def _of(self, trial: FrozenTrial) -> BaseSampler:
+        return self._at_random if trial.number % _EXPLORED == _EXPLORED - 1 else self._model
+
+
+_ELSEWHERE = 1 << 30
+"""Between the seeds of two streams."""
+_EXPLORED = 3
+"""One trial of so many is drawn at random."""
 _ATTEMPTS = 20
 
 

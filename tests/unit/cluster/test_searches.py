@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ def test_a_study_goes_on_after_a_kill_with_every_sampler_and_pruner(tmp_path: Pa
     before = Process(tmp_path, search)
     done = before.run(3, score)
     running = before.ask("killed")
-    before.train("killed", running, score, upto=1)
+    before.train("killed", running, lambda *_: 1.0, upto=1)  # so well that no pruner stops it
 
     after = Process(tmp_path, search)
     assert len(draws.ended(after.study)) == 3
@@ -103,6 +104,17 @@ def test_a_study_that_goes_on_does_not_repeat_its_first_draws(tmp_path: Path, sa
     drawn = [config[DRAW]["train.learning_rate"] for config in Process(tmp_path, search).run(3, lambda *_: 0.5)]
     drawn += [config[DRAW]["train.learning_rate"] for config in Process(tmp_path, search).run(3, lambda *_: 0.5)]
     assert len(set(drawn)) == 6
+
+
+def test_tpe_draws_every_third_trial_at_random(tmp_path: Path) -> None:
+    space = {"train.learning_rate": {"uniform": [0.0, 1.0]}}
+    search = search_of(trials=60, space=space, sampler={"name": "tpe", "seed": 0}, pruner={"name": "none"})
+    process = Process(tmp_path, search, epochs=1)
+    configs = process.run(60, lambda draw, _: -((draw["train.learning_rate"] - 0.3) ** 2))
+    late = [(config[NUMBER] % 3, abs(config[DRAW]["train.learning_rate"] - 0.3)) for config in configs[30:]]
+    at_random, modelled = ([far for turn, far in late if (turn == 2) is wanted] for wanted in (True, False))
+    assert statistics.median(modelled) < 0.1
+    assert statistics.median(at_random) > 0.15, "uniform over the whole: 0.25 on average"
 
 
 def test_gp_fits_a_model_of_what_is_done_and_loads_torch_for_no_one_else(tmp_path: Path) -> None:

@@ -44,11 +44,20 @@ def test_the_foreseen_bytes_are_those_of_the_largest_forward() -> None:
     one, two = (foresight.footprint([load] * count, 8192) for count in (1, 2))
     assert two.bank == 2 * one.bank == 2 * 1000 * 4 * 10
     assert two.activations == 2 * one.activations
-    assert foresight.footprint([load] * 2, 100).activations == one.activations
-    assert foresight.footprint([load], 5).activations == pytest.approx(0.3 * one.activations)
-    limit = one.fixed + 2 * one.bank + round(0.5 * one.activations) + 1
-    assert foresight.tokens_within(limit, [load] * 2) == 50
-    assert foresight.tokens_within(one.fixed, [load]) < 1
+    several = foresight.footprint([load] * 2, 100)
+    assert one.activations < several.activations < two.activations, "several forwards leave pieces that do not fit"
+    assert foresight.footprint([load], 5).activations == pytest.approx(0.3 * several.activations)
+
+
+def test_a_limit_lets_through_what_is_foreseen_to_stay_within_it() -> None:
+    foresight = Foresight(torch.device("cpu"), torch.float32)
+    loads = [Load(parameters=1000, tokens=100, variance=0, longest=30, token_bytes=1e5)] * 2
+    for bound in (50, 150, 200):
+        limit = foresight.footprint(loads, bound).peak + 1
+        assert foresight.tokens_within(limit, loads, most=8192) == bound
+    assert foresight.tokens_within(limit, loads, most=100) >= 100, "a step is cut all the same"
+    assert foresight.footprint(loads, 100).peak <= limit
+    assert foresight.tokens_within(foresight.footprint(loads, 0).fixed, loads, most=8192) < 1
 
 
 def test_forwards_are_as_large_as_the_memory_allows(base_of: Any, seat: Any) -> None:
