@@ -1,6 +1,6 @@
 """What a search finds for its budget, on recorded curves: the engine's coupling of Optuna and ASHA beside Ray's own.
 
-    python -m benchmarks.search --table sst2-heads --seeds 20 --budget 150
+    python -m benchmarks.search --table sst2 --seeds 20 --budget 90
 
 Nothing is trained: an epoch of a trial is a look into benchmarks/curves/TABLE.csv and takes, on a simulated clock, the
 seconds that it took. The space is the table's grid, workers run side by side, and each arm has the same first trial.
@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,7 +44,7 @@ from tunery.cluster.messages import DRAW, METRIC, TIME
 from tunery.cluster.sampler import StudySearch, pruner
 from tunery.spec import IntUniform, PrunerSpec, Range, SamplerSpec, SearchSpec
 
-REDUCTION, GRACE = 3, 1
+REDUCTION = 3
 DEFAULTS: Mapping[str, float] = {
     "train.learning_rate": TrainConfig().learning_rate,
     "train.batch_size": TrainConfig().batch_size,
@@ -178,12 +179,12 @@ def _epoch_s(table: Table, trial: Trial) -> float:
 # -- arms -----------------------------------------------------------------------------------------------------
 
 
-def ours(seed: int, table: Table, *, sampler: Any = "tpe", firsts: Sequence[First] = ()) -> Rig:
+def ours(seed: int, table: Table, grace: int, *, sampler: Any = "tpe", firsts: Sequence[First] = ()) -> Rig:
     """As `tunery.cluster.studies` puts a study together."""
     search = SearchSpec(
         trials=100,
         sampler=SamplerSpec(name=sampler, seed=seed),
-        pruner=PrunerSpec(name="asha", reduction=REDUCTION, grace_epochs=GRACE),
+        pruner=PrunerSpec(name="asha", reduction=REDUCTION, grace_epochs=grace),
         space=space_of(table),
     )
     # In memory, as Ray's own is: a database would only be slower.
@@ -196,25 +197,25 @@ def ours(seed: int, table: Table, *, sampler: Any = "tpe", firsts: Sequence[Firs
     return Rig(searcher, scheduler, lambda suggested: suggested[DRAW])
 
 
-def rays(seed: int, table: Table, *, our_sampler: bool) -> Rig:
+def rays(seed: int, table: Table, grace: int, *, our_sampler: bool) -> Rig:
     """As Ray's documentation puts OptunaSearch and ASHA together."""
     search = SearchSpec(trials=100, sampler=SamplerSpec(seed=seed), space=space_of(table))
     sampler = spaces.sampler(search, known=0) if our_sampler else optuna.samplers.TPESampler(seed=seed)
     space, first = spaces.distributions(search), dict(first_of(table))
     searcher = OptunaSearch(space=space, metric=METRIC, mode="max", points_to_evaluate=[first], sampler=sampler)
     scheduler = AsyncHyperBandScheduler(
-        time_attr=TRAINING_ITERATION, max_t=table.epochs, grace_period=GRACE, reduction_factor=REDUCTION
+        time_attr=TRAINING_ITERATION, max_t=table.epochs, grace_period=grace, reduction_factor=REDUCTION
     )
     scheduler.set_search_properties(METRIC, "max")
     return Rig(searcher, scheduler, lambda suggested: {axis: suggested[axis] for axis in table.axes})
 
 
-ARMS: Mapping[str, Callable[[int, Table], Rig]] = {
-    "ray": lambda seed, table: rays(seed, table, our_sampler=False),
-    "ray-ours": lambda seed, table: rays(seed, table, our_sampler=True),
-    "ours": lambda seed, table: ours(seed, table),
-    "random": lambda seed, table: ours(seed, table, sampler="random"),
-    "gp": lambda seed, table: ours(seed, table, sampler="gp"),
+ARMS: Mapping[str, Callable[[int, Table, int], Rig]] = {
+    "ray": partial(rays, our_sampler=False),
+    "ray-ours": partial(rays, our_sampler=True),
+    "ours": ours,
+    "random": partial(ours, sampler="random"),
+    "gp": partial(ours, sampler="gp"),
 }
 
 
@@ -227,22 +228,24 @@ class Job:
     seed: int
     budget: int
     workers: int
+    grace: int
+    """Epochs that every trial may have."""
 
 
 def run(job: Job) -> Replay:
     _quiet()
     table = learning_curves.read(job.table)
-    return replay(table, ARMS[job.arm](job.seed, table), budget=job.budget, workers=job.workers)
+    return replay(table, ARMS[job.arm](job.seed, table, job.grace), budget=job.budget, workers=job.workers)
 
 
 def run_warm(job: Job) -> tuple[Replay, Replay]:
     """An earlier search with another seed, and a later one that begins with its best configuration too."""
     _quiet()
     table = learning_curves.read(job.table)
-    earlier = replay(table, ours(job.seed + 10_000, table), budget=job.budget, workers=job.workers)
+    earlier = replay(table, ours(job.seed + 10_000, table, job.grace), budget=job.budget, workers=job.workers)
     best = earlier.chosen[-1]
     champion = {axis: values.index(value) for (axis, values), value in zip(table.axes.items(), best, strict=True)}
-    rig = ours(job.seed, table, firsts=[First(champion, "registry")])
+    rig = ours(job.seed, table, job.grace, firsts=[First(champion, "registry")])
     return earlier, replay(table, rig, budget=job.budget, workers=job.workers)
 
 
@@ -318,6 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=20, help="searches an arm")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=150, help="epochs a search")
+    parser.add_argument("--grace", type=int, default=PrunerSpec().grace_epochs, help="epochs that every trial may have")
     parser.add_argument("--workers", type=int, default=4, help="trials at once")
     parser.add_argument("--processes", type=int, default=2)
     chosen = parser.parse_args(arguments)
@@ -337,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _jobs(chosen: argparse.Namespace) -> Iterator[Job]:
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     for arm, seed in itertools.product(chosen.arms, seeds):
-        yield Job(chosen.table, arm, seed, chosen.budget, chosen.workers)
+        yield Job(chosen.table, arm, seed, chosen.budget, chosen.workers, chosen.grace)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Sweep(Frozen):
                     "trials": self.trials,
                     # Random, because its draws do not depend on scores: the other arms can be given the same.
                     "sampler": {"name": "random", "seed": self.draw_seed},
-                    "pruner": {"name": pruner, "reduction": 3, "grace_epochs": 1},
+                    "pruner": {"name": pruner},
                     "space": SPACE,
                 },
                 "resources": {"packs": packs, "workers": 1, "cpus_per_worker": threads, "seats": seats},

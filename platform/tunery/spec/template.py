@@ -39,7 +39,7 @@ train: {{learning_rate: 1.0e-3, batch_size: 32, max_length: {max_length}, schedu
 search:
   trials: {trials}                                              # a task
   sampler: {{name: tpe, seed: 7}}                         # tpe | gp | random | grid
-  pruner: {{name: asha, reduction: 3, grace_epochs: 1}}   # asha and median end weak trials early | none
+  pruner: {{name: asha, reduction: 3, grace_epochs: 2}}   # asha and median end weak trials early | none
   warm_start: none                                      # registry: begin with the champions for the task on this base
   # rerun_best: {{seeds: 3, top: 3}}                      # train the best again with other seeds, rank by the mean
   # Dotted path of a tuner or train field -> choice, uniform, log_uniform or int_uniform.

@@ -76,8 +76,8 @@ class PrunerSpec(Frozen):
     """median: ends a trial that is worse than the median of the others' means so far."""
     reduction: int = Field(3, ge=2, le=100)
     """ASHA goes on with one in `reduction` trials at each rung."""
-    grace_epochs: int = Field(1, ge=1, le=10_000)
-    """Epochs every trial may have."""
+    grace_epochs: int = Field(2, ge=1, le=10_000)
+    """Epochs every trial may have. After one alone, a rate that warms up slowly is behind one that ends lower."""
 
 
 class RerunSpec(Frozen):

@@ -35,7 +35,7 @@ def table() -> Table:
 
 @pytest.mark.parametrize("arm", ["ray", "ray-ours", "ours", "random"])
 def test_a_search_spends_its_budget_and_gets_better(arm: str, table: Table) -> None:
-    found = search.replay(table, search.ARMS[arm](3, table), budget=90, workers=4)
+    found = search.replay(table, search.ARMS[arm](3, table, 1), budget=90, workers=4)
     assert len(found.chosen) == len(found.reached) == 90
     assert found.reached == sorted(found.reached)
     assert table.best - table.curves[found.chosen[-1]].final < table.best - table.curves[found.chosen[0]].final
@@ -43,7 +43,7 @@ def test_a_search_spends_its_budget_and_gets_better(arm: str, table: Table) -> N
 
 
 def test_what_was_stopped_is_complete_for_ray_and_pruned_for_us(table: Table) -> None:
-    ours, rays = search.ours(0, table), search.rays(0, table, our_sampler=False)
+    ours, rays = search.ours(0, table, 1), search.rays(0, table, 1, our_sampler=False)
     for rig in (ours, rays):
         search.replay(table, rig, budget=90, workers=4)
     states = [
@@ -57,7 +57,7 @@ def test_what_was_stopped_is_complete_for_ray_and_pruned_for_us(table: Table) ->
 def test_a_warm_start_begins_with_the_best_there_was(table: Table) -> None:
     best = max(table.curves.values(), key=lambda curve: -1.0 if math.isnan(curve.final) else curve.final)
     places = {axis: AXES[axis].index(value) for axis, value in zip(AXES, best.cell, strict=True)}
-    rig = search.ours(0, table, firsts=[First(places, "registry")])
+    rig = search.ours(0, table, 1, firsts=[First(places, "registry")])
     found = search.replay(table, rig, budget=4 * EPOCHS, workers=4)
     assert found.chosen[-1] == best.cell
 
