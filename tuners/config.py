@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +22,9 @@ class TunerConfig(Frozen):
     method: str
     """The folder's name under `tuners/`."""
 
+    train_defaults: ClassVar[Mapping[str, float]] = {}
+    """Fields of `train` that a spec leaves out: what suits this method better than the usual."""
+
     @property
     def quantisation(self) -> Quantisation:
         """How the frozen base is kept; seats share a pack only where it is the same."""
@@ -29,6 +33,11 @@ class TunerConfig(Frozen):
     @property
     def dequantised_once(self) -> bool:
         """Whether a quantised base is kept as its dequantised weights."""
+        return False
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether the base's own weights are trained; then a pack holds one seat at a time."""
         return False
 
 

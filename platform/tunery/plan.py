@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+import tuners
 from tuners.config import Frozen, TrainConfig
 from tunery import tasks
 from tunery.errors import Mistake, SpecError
@@ -99,11 +100,18 @@ class Plan(Frozen):
     def pack_bytes(self) -> int | None:
         """A worker's share of the largest base, and as many of the largest seats as a pack has; None: unknown."""
         bases = [estimate.base_bytes for estimate in self.estimates]
-        seats = [estimate.seat_bytes for estimate in self.estimates]
+        seats = [
+            None if estimate.seat_bytes is None else self.seats(study) * estimate.seat_bytes
+            for study, estimate in zip(self.studies, self.estimates, strict=True)
+        ]
         if None in bases or None in seats:
             return None
         share = -(-max(base or 0 for base in bases) // self.spec.resources.workers)
-        return share + self.spec.resources.seats * max(seat or 0 for seat in seats)
+        return share + max(seat or 0 for seat in seats)
+
+    def seats(self, study: Study) -> int:
+        """Most trials of a study that a pack trains at once."""
+        return 1 if study.tuner.trains_base else self.spec.resources.seats
 
 
 def compile_plan(spec: Spec) -> Plan:
@@ -129,22 +137,29 @@ def _studies(spec: Spec) -> Iterator[Study]:
         slug = _slug(cell, taken)
         for task in spec.tasks:
             name = f"{task}-{slug}" if slug else task
-            defaults = {path: value for path, value in tasks.get(task).defaults.items() if path.startswith("train.")}
             given = {f"train.{name}": value for name, value in plain["train"].items()}
+            own: dict[str, Tree] = {**cell, **spec.overrides.get(task, {})}
+            method = str(own.get("tuner.method", plain["tuner"]["method"]))
             sections = {key: plain[key] for key in ("model", "data", "tuner", "search")}
-            changes: dict[str, Tree] = {**defaults, **given, **cell, **spec.overrides.get(task, {})}
+            changes: dict[str, Tree] = {**_defaults(task, method), **given, **own}
             # The method first: a change of method decides which fields the others can stand in.
             ordered = dict(sorted(changes.items(), key=lambda change: change[0] != "tuner.method"))
             configured = paths.overlay(sections, ordered)
-            own = {
+            described = {
                 "name": name,
                 "task": task,
                 "cell": {path: _word(value) for path, value in cell.items()},
-                "registry_name": _registry_name(spec, task, slug, configured["tuner"]["method"]),
+                "registry_name": _registry_name(spec, task, slug, method),
                 "alias": spec.registry.alias,
                 "min_gain": spec.registry.min_gain,
             }
-            yield _validated(Study, {"train": {}, **configured, **own}, what=f"study {name}")
+            yield _validated(Study, {"train": {}, **configured, **described}, what=f"study {name}")
+
+
+def _defaults(task: str, method: str) -> dict[str, Tree]:
+    """Of fields that a spec leaves out: the method's, and before them the task's."""
+    of_task = {path: value for path, value in tasks.get(task).defaults.items() if path.startswith("train.")}
+    return {f"train.{name}": value for name, value in tuners.config_class(method).train_defaults.items()} | of_task
 
 
 def _cells(spec: Spec) -> Iterator[dict[str, Tree]]:
@@ -236,6 +251,8 @@ def _base_bytes(study: Study, shape: Shape, *, gpu: bool) -> int:
 
 
 def _seat_bytes(study: Study, shape: Shape, *, outputs: int) -> int | None:
+    if study.tuner.trains_base:
+        return (shape.parameters + outputs * (shape.hidden + 1)) * _BYTES_A_TRAINED_PARAMETER
     rank = getattr(study.tuner, "rank", None)
     if rank is None:
         return None

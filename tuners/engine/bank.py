@@ -33,6 +33,8 @@ class Row:
         self.theta, self.m, self.v, self.g = (torch.zeros(self.width, device=device, dtype=dtype) for _ in range(4))
         self.step = 0
         """Updates done."""
+        self.shared = False
+        """Whether its values lie among other rows'."""
 
     def views(self, values: Tensor) -> dict[str, Tensor]:
         """Of theta or g: each segment by its name."""
@@ -44,6 +46,9 @@ class Row:
 
     def leave_bank(self) -> None:
         """Take the values along; the bank's memory may go."""
+        if not self.shared:
+            return
+        self.shared = False
         self.theta, self.m, self.v, self.g = (x.clone() for x in (self.theta, self.m, self.v, self.g))
 
 
@@ -68,12 +73,16 @@ class Bank:
     def __init__(self, rows: Sequence[Row]) -> None:
         assert len({row.width for row in rows}) == 1
         self.rows = tuple(rows)
+        # A row alone stays where it is: it may be a whole model.
+        join = torch.stack if len(rows) > 1 else (lambda alone: alone[0][None])
         self._theta, self._m, self._v, self._g = (
-            torch.stack([getattr(row, name) for row in rows]) for name in ("theta", "m", "v", "g")
+            join([getattr(row, name) for row in rows]) for name in ("theta", "m", "v", "g")
         )
         self._scratch, self._root = torch.empty_like(self._theta), torch.empty_like(self._theta)
-        for index, row in enumerate(rows):
-            row.theta, row.m, row.v, row.g = self._theta[index], self._m[index], self._v[index], self._g[index]
+        if len(rows) > 1:
+            for index, row in enumerate(rows):
+                row.theta, row.m, row.v, row.g = self._theta[index], self._m[index], self._v[index], self._g[index]
+                row.shared = True
 
     @property
     def gradients(self) -> Tensor:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from tuners.engine.recompute import recompute
 from tuners.engine.sharding import layers_of, local_tensors, shard
 from tuners.engine.slots import SlotsBySite
 from tuners.engine.types import BaseSpec, Example
+from tuners.engine.weights import Weights
 from tuners.errors import TunerError
 
 _NOTHING = Example(np.zeros(1, np.int32), None, 0.0)
@@ -50,13 +52,20 @@ class Base:
         self.linears: dict[str, PackedLinear] = {}
         """By their names in the backbone: where an adapter may be."""
         self._pooler = backbone.get_submodule(family.pooler) if family.pooler else None
+        self.head_weights: dict[str, Tensor] = {}
+        """What of a head is in the checkpoint, by its name in the classification model."""
+        if spec.trained and self._pooler is not None:
+            self.family = family.with_trained_pooler()
+            names = self._pooler.state_dict()
+            self.head_weights = {f"{family.prefix}.{family.pooler}.{name}": names[name].clone() for name in names}
+            self._pooler = None
         if hasattr(backbone, "pooler"):
             # It takes the first token only; ours pools every sequence.
             setattr(backbone, "pooler", None)  # noqa: B010  # mypy knows a module's attributes as modules
         self._backbone = backbone.requires_grad_(False)
         if checkpointing:
             recompute(layers_of(backbone), self.context)
-        if isinstance(group, Workers):
+        if isinstance(group, Workers) and not spec.trained:
             # From the host's memory a share at a time: the whole base need not fit on one device.
             self._wrap(torch.device("cpu"))
             shard(self._backbone, group.mesh(device))
@@ -96,6 +105,12 @@ class Base:
         family = _checked(family, sorted(report["missing_keys"]), spec)
         backbone.set_attn_implementation(NAME)
         return cls(spec, config, backbone, family, torch.device(device), group or Group(), checkpointing=checkpointing)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """For the seat of a base that is `trained`."""
+        assert self.spec.trained, "this base is frozen"
+        return Weights(self._backbone)
 
     @property
     def other_linears(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A seat as a PEFT adapter, which loads without this project."""
+"""A seat as a PEFT adapter, or as a whole model: either loads without this project."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from tuners.engine.base import Base
 from tuners.engine.seat import Seat
@@ -20,32 +21,50 @@ _ROOT = "base_model.model"
 
 
 def write(seat: Seat, base: Base, folder: Path) -> None:
-    """adapter_config.json and adapter_model.safetensors; the head is in modules_to_save.
+    """adapter_config.json and adapter_model.safetensors, the head in modules_to_save; of a seat that trains the base,
+    config.json and model.safetensors.
 
     Raises ExportError if the files cannot be written or do not read back as they were.
     """
-    tensors = _tensors(seat, base)
-    config = _config(seat, base)
+    adapter = seat.adapter.peft_config()
+    name = "adapter_" if adapter is not None else ""
+    tensors = _tensors(seat, base, root=f"{_ROOT}." if adapter is not None else "")
+    config = _whole(seat, base) if adapter is None else adapter | _common(seat, base)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
-        back = load_file(folder / "adapter_model.safetensors")
+        weights = folder / f"{name}model.safetensors"
+        save_file(tensors, weights, metadata={"format": "pt"})
+        (folder / f"{name}config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+        back = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise ExportError(f"cannot write the adapter of seat {seat.spec.name!r} to {folder}: {error}") from error
     if back.keys() != tensors.keys() or not all(_same(back[name], tensors[name]) for name in tensors):
         raise ExportError(f"the adapter of seat {seat.spec.name!r} does not read back from {folder} as it was written")
 
 
-def _tensors(seat: Seat, base: Base) -> dict[str, Tensor]:
+def _tensors(seat: Seat, base: Base, *, root: str) -> dict[str, Tensor]:
     theta = seat.row.views(seat.row.theta)
-    found = seat.adapter.peft_tensors(theta, f"{_ROOT}.{base.family.prefix}")
-    found |= {f"{_ROOT}.{name}": values for name, values in seat.head.tensors().items()}
+    found = seat.adapter.tensors(theta, f"{root}{base.family.prefix}")
+    found |= {f"{root}{name}": values for name, values in seat.head.tensors().items()}
     return {name: values.cpu().contiguous().clone() for name, values in found.items()}
 
 
-def _config(seat: Seat, base: Base) -> dict[str, Any]:
-    return seat.adapter.peft_config() | {
+def _whole(seat: Seat, base: Base) -> dict[str, Any]:
+    """The base's own configuration, with the head."""
+    head = seat.head.spec
+    labels = head.labels or ("value",)
+    own: dict[str, Any] = base.config.to_diff_dict()
+    return own | {
+        "architectures": [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[base.config.model_type]],
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "problem_type": "regression" if head.kind == "regression" else "single_label_classification",
+        "dtype": str(seat.row.theta.dtype).removeprefix("torch."),
+    }
+
+
+def _common(seat: Seat, base: Base) -> dict[str, Any]:
+    return {
         "task_type": "SEQ_CLS",
         "base_model_name_or_path": base.spec.folder,
         "revision": base.spec.revision,

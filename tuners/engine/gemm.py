@@ -30,6 +30,11 @@ def back(g_TO: Tensor, weight_OI: Tensor) -> Tensor:
     return linear(g_TO, weight_OI.t(), None)
 
 
+def outer(g_TO: Tensor, x_TI: Tensor) -> Tensor:
+    """[O, I] = g^T x, the gradient of W."""
+    return linear(g_TO.t(), x_TI.t(), None)
+
+
 def native_dtype(device: torch.device) -> Literal["float32", "bfloat16"]:
     """bfloat16 where the device multiplies in it (half the memory, twice the rate), else float32.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tuners.engine.families import Family, HeadLayer, head_dropout
-from tuners.engine.method import Segment, normal, zeros
+from tuners.engine.method import Fill, Segment, copied, normal, zeros
 from tuners.engine.streams import keep_rows, masked
 from tuners.engine.types import HeadSpec
 
@@ -23,8 +23,12 @@ _SITE = 1 << 20
 class Head:
     """Trained with plain autograd: few parameters, and any family's layers."""
 
-    def __init__(self, spec: HeadSpec, family: Family, config: Any) -> None:
+    def __init__(
+        self, spec: HeadSpec, family: Family, config: Any, pretrained: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """`pretrained`: by their names in the classification model, what begins as it is in the checkpoint."""
         self.spec, self.layers, self.saved = spec, family.head, family.saved
+        self._pretrained = pretrained or {}
         self.dropout = head_dropout(config)
         self._width = int(config.hidden_size)
         self._std = float(getattr(config, "initializer_range", 0.02))
@@ -36,10 +40,14 @@ class Head:
         found = []
         for layer in self.layers:
             out = self.spec.outputs if layer is self.layers[-1] else self._width
-            found.append(Segment(f"{layer.path}.weight", (out, self._width), normal(self._std)))
+            found.append(self._segment(f"{layer.path}.weight", (out, self._width), normal(self._std)))
             if layer.bias:
-                found.append(Segment(f"{layer.path}.bias", (out,), zeros, decay=False))
+                found.append(self._segment(f"{layer.path}.bias", (out,), zeros))
         return tuple(found)
+
+    def _segment(self, name: str, shape: tuple[int, ...], fill: Fill) -> Segment:
+        known = self._pretrained.get(name)
+        return Segment(name, shape, fill if known is None else copied(known), decay=len(shape) > 1)
 
     def bind(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> None:
         """Train the bank's own memory: autograd adds to a gradient that is there already."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from tuners.engine.base import Base
 
 
+Fill = Callable[[Tensor, torch.Generator], object]
+"""Writes initial values."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """One trained tensor of a seat, a part of its row in the bank."""
@@ -24,8 +29,7 @@ class Segment:
     name: str
     """Unique in the seat, and stable: initial values are drawn by it, checkpoints hold it."""
     shape: tuple[int, ...]
-    fill: Callable[[Tensor, torch.Generator], object]
-    """Writes the initial values."""
+    fill: Fill
     decay: bool = True
     """Whether weight decay applies."""
 
@@ -35,20 +39,31 @@ class Segment:
         return torch.Size(self.shape).numel()
 
 
-class Adapter(Protocol):
+class Adapter(ABC):
     """What one seat trains in the backbone."""
 
     @property
-    def segments(self) -> tuple[Segment, ...]: ...
+    @abstractmethod
+    def segments(self) -> tuple[Segment, ...]:
+        """In any order that stays the same."""
 
+    @abstractmethod
     def slots(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> dict[int, Slot]:
-        """By the layer's number; the tensors are views into the bank."""
+        """By the layer's number; the tensors are views into the bank. Asked for again when the row has moved."""
 
-    def peft_config(self) -> dict[str, Any]:
-        """adapter_config.json's entries that are the method's own."""
+    def updated(self) -> None:  # noqa: B027  # most have nothing to do
+        """The row has other values than before."""
 
-    def peft_tensors(self, theta: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """adapter_model.safetensors' entries; `prefix` is the backbone's place in PEFT's model."""
+    def leave(self) -> None:  # noqa: B027  # most have nothing to do
+        """The seat gives its place up."""
+
+    @abstractmethod
+    def peft_config(self) -> dict[str, Any] | None:
+        """adapter_config.json's entries that are the method's own; None where what is trained is a whole model."""
+
+    @abstractmethod
+    def tensors(self, theta: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """What is exported, by its names there; `prefix` is the backbone's place in the model."""
 
 
 def adapter_of(config: TunerConfig, base: Base) -> Adapter:
@@ -62,11 +77,16 @@ def zeros(values: Tensor, _generator: torch.Generator) -> object:
     return values.zero_()
 
 
-def normal(std: float) -> Callable[[Tensor, torch.Generator], object]:
+def copied(values: Tensor) -> Fill:
+    """An initial value that is given."""
+    return lambda initial, _generator: initial.copy_(values)
+
+
+def normal(std: float) -> Fill:
     """An initial value drawn from N(0, std^2)."""
     return lambda values, generator: values.normal_(0.0, std, generator=generator)
 
 
-def uniform(bound: float) -> Callable[[Tensor, torch.Generator], object]:
+def uniform(bound: float) -> Fill:
     """An initial value drawn from U(-bound, bound)."""
     return lambda values, generator: values.uniform_(-bound, bound, generator=generator)

@@ -23,7 +23,7 @@ from tuners.engine.seat import Batch, Seat
 from tuners.engine.slots import Slot, SlotsBySite, together
 from tuners.engine.state import SeatState
 from tuners.engine.types import Evaluation, Progress, SeatSpec, StepReport
-from tuners.errors import SeatError
+from tuners.errors import NoRoomError, SeatError
 
 _CONSTANT = 1e-6
 """Logits whose spread over a step's examples is at most this share of their size count as the same."""
@@ -107,16 +107,23 @@ class Pack:
         """
         if spec.name in self._seats:
             raise SeatError(f"seat {spec.name!r} is taken")
+        if self.base.spec.trained and self._seats:
+            raise NoRoomError(f"seat {spec.name!r} trains the base's own weights, as {self.seats[0]!r} does now")
         seat = Seat(spec, self.base)
-        if state is not None:
-            seat.restore(state)
-        self._room.take(seat)
+        try:
+            if state is not None:
+                seat.restore(state)
+            self._room.take(seat)
+        except (SeatError, NoRoomError):
+            seat.adapter.leave()
+            raise
         self._seats[spec.name] = seat
         self._changed()
 
     def leave(self, name: str) -> None:
         """Give the seat up; what it trained is gone unless `state` or `export` was called."""
-        del self._seats[self._seat(name).spec.name]
+        self._seat(name).adapter.leave()
+        del self._seats[name]
         self._room.give_back(name)
         self._changed()
 
@@ -176,6 +183,8 @@ class Pack:
                     diverged=seat.diverged,
                 )
             bank.update(norms, updates)
+            for seat in seats:
+                seat.adapter.updated()
         if not all(self._seats[name].active for name in batches):
             self._changed()
         return {name: reports[name] for name in batches}

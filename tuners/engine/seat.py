@@ -51,11 +51,11 @@ class Seat:
         self.spec = spec
         self.schedule = Schedule(spec.train, len(spec.train_set))
         self.adapter = adapter_of(spec.tuner, base)
-        self.head = Head(spec.head, base.family, base.config)
+        self.head = Head(spec.head, base.family, base.config, base.head_weights)
         self.row = Row([*self.adapter.segments, *self.head.segments], base.device, base.trained_dtype)
         self.slots: dict[int, Slot] = {}
         self.diverged = ""
-        self._base_parameters = base.parameters
+        self._frozen = 0 if spec.tuner.trains_base else base.parameters
         self._evaluated_at, self._zero_steps, self._constant_steps = 0, 0, 0
         self._order: tuple[int, Any] = (-1, None)
         for segment, values in zip(self.row.segments, self.row.views(self.row.theta).values(), strict=True):
@@ -91,7 +91,7 @@ class Seat:
             evaluation_due=due and self._evaluated_at != step,
             finished=self.finished,
             trainable=self.row.size,
-            total=self.row.size + self._base_parameters,
+            total=self.row.size + self._frozen,
         )
 
     def evaluated(self) -> None:
@@ -165,6 +165,8 @@ def _check(spec: SeatSpec, base: Base) -> None:
         raise SeatError(f"seat {spec.name!r} has no training examples")
     if spec.head.kind == "classification" and spec.head.outputs < 2:
         raise SeatError(f"seat {spec.name!r} classifies into {spec.head.outputs} classes; at least 2 are needed")
+    if spec.tuner.trains_base != base.spec.trained:
+        raise SeatError(f"seat {spec.name!r} ({spec.tuner.method}) and this base differ about who trains its weights")
     if spec.tuner.quantisation != base.spec.quantisation:
         wanted, got = spec.tuner.quantisation, base.spec.quantisation
         raise SeatError(f"seat {spec.name!r} needs a base with quantisation {wanted!r}; this one's is {got!r}")

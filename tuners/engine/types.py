@@ -75,7 +75,7 @@ class SeatSpec:
 
 @dataclass(frozen=True)
 class BaseSpec:
-    """The frozen model that a pack holds."""
+    """The model that a pack holds: frozen, unless `trained`."""
 
     folder: str
     """A local folder or a hub id."""
@@ -83,6 +83,8 @@ class BaseSpec:
     quantisation: Quantisation = "none"
     dequantised_once: bool = False
     """Keep what a quantised weight is dequantised to, and not its 4 bits."""
+    trained: bool = False
+    """The one seat of the pack trains the weights themselves."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """What is trained is in float32 beside the first two; all is in float64 where rounding must be told from faults."""
 

@@ -15,7 +15,7 @@ from tuners.config import TunerConfig
 from tuners.engine.base import Base
 from tuners.engine.gemm import back, linear
 from tuners.engine.linear import PackedLinear
-from tuners.engine.method import Segment, uniform, zeros
+from tuners.engine.method import Adapter, Segment, uniform, zeros
 from tuners.engine.slots import Kept, Slot, Slots
 from tuners.engine.streams import apply_mask
 from tuners.errors import TunerError
@@ -68,7 +68,7 @@ class LoraSlot:
         return self.scale if keep_TI is None else self.scale / (1 - self.dropout)
 
 
-class LoraAdapter:
+class LoraAdapter(Adapter):
     """What one seat trains: A and B at each layer it targets, at its true rank."""
 
     def __init__(self, config: Config, base: Base) -> None:
@@ -109,7 +109,7 @@ class LoraAdapter:
         # PEFT matches by the end of a name in the whole model: leave out what lies outside the backbone's layers.
         return config | ({"exclude_modules": sorted(self._excluded)} if self._excluded else {})
 
-    def peft_tensors(self, theta: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    def tensors(self, theta: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         """adapter_model.safetensors' entries."""
         return {f"{prefix}.{name}.weight": theta[name] for name in (segment.name for segment in self.segments)}
 

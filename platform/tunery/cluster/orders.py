@@ -35,6 +35,8 @@ class PackOrder:
     revision: str | None
     quantisation: Quantisation
     dequantised_once: bool
+    trained: bool
+    """The one seat trains the base's own weights."""
     dtype: Literal["auto", "float32", "bfloat16"]
     """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int

@@ -112,7 +112,14 @@ class _Host:
         # Nodes may differ; the shares of one base may not.
         natives = set(self.group.gather(native_dtype(self.device)))
         dtype = order.dtype if order.dtype != "auto" else natives.pop() if len(natives) == 1 else "float32"
-        spec = BaseSpec(model_folder(order.model_id), order.revision, order.quantisation, order.dequantised_once, dtype)
+        spec = BaseSpec(
+            model_folder(order.model_id),
+            order.revision,
+            order.quantisation,
+            order.dequantised_once,
+            order.trained,
+            dtype,
+        )
         self.speaks = self.group.rank == 0
         self.processes = self.group.gather(os.getpid())
         base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)

@@ -139,6 +139,7 @@ class Promoter:
             data_fingerprint=data.fingerprint,
             max_length=config.train.max_length,
             method=config.tuner.method,
+            merged=config.tuner.trains_base,
             run_id=self.plan.run_id,
             study=study.name,
             trial=trial.number,

@@ -65,8 +65,9 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
                 revision=study.model.revision,
                 quantisation=study.tuner.quantisation,
                 dequantised_once=study.tuner.dequantised_once,
+                trained=study.tuner.trains_base,
                 dtype=study.model.dtype,
-                capacity=placement.capacity,
+                capacity=1 if study.tuner.trains_base else placement.capacity,
                 gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=placement.threads,
                 memory=placement.memory,
@@ -89,4 +90,5 @@ def base_key(study: Study) -> str:
     """Studies with the same key can share a pack."""
     model, tuner = study.model, study.tuner
     kept = f"{tuner.quantisation}, dequantised once" if tuner.dequantised_once else tuner.quantisation
-    return f"{model.id}@{model.revision or ''}|{kept}|{model.dtype}"
+    trained = "|trained" if tuner.trains_base else ""
+    return f"{model.id}@{model.revision or ''}|{kept}|{model.dtype}{trained}"

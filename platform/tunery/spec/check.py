@@ -71,12 +71,12 @@ def _mapping(tree: Tree, *path: str) -> dict[str, Tree]:
 
 
 def _methods(tree: Tree) -> tuple[str, ...]:
-    """Every tuning method that some study of the spec uses."""
+    """Every tuning method that some study of the spec uses; none where the spec names none that is known."""
     named = [_at(tree, "tuner", "method"), *(_at(tree, "matrix", "tuner.method") or [])]
     named += [
         changes.get("tuner.method") for changes in _mapping(tree, "overrides").values() if isinstance(changes, dict)
     ]
-    return tuple(name for name in tuners.names() if name in named) or tuners.names()
+    return tuple(name for name in tuners.names() if name in named)
 
 
 def _variables(path: Path, tree: Tree) -> Iterator[Fault]:

@@ -61,7 +61,9 @@ def split(path: str) -> tuple[str, str]:
 
 
 def _paths(sections: Iterable[str], methods: Iterable[str]) -> dict[str, FieldInfo]:
+    """Of a tuner those of all these methods; of every known one where there are none."""
     found: dict[str, FieldInfo] = {}
+    methods = tuple(methods) or tuners.names()
     for section in sections:
         for method in methods if section == "tuner" else ("",):
             cls = section_class(section, method)
@@ -120,7 +122,7 @@ def why_wrong(path: str, value: Tree, methods: Iterable[str]) -> str:
     A tuner's field has to fit every one of the methods that have it.
     """
     section, name = split(path)
-    for method in methods if section == "tuner" else ("",):
+    for method in (tuple(methods) or tuners.names()) if section == "tuner" else ("",):
         cls = section_class(section, method)
         if cls is None or name not in cls.model_fields:
             continue

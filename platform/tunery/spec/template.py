@@ -30,7 +30,8 @@ tasks: [{tasks}]
 # max_train and max_eval bound the rows; seed draws them.
 data: {{source: {source}}}
 
-# method: lora | qlora (LoRA on a base kept in 4 bits). target_modules: the linear layers that get an adapter.
+# method: lora | qlora (LoRA on a base kept in 4 bits) | full (every weight of the base).
+# target_modules: the linear layers that get an adapter.
 tuner: {{method: lora, rank: 8, alpha: 16, dropout: 0.0, target_modules: [{targets}]}}
 
 # What is left out takes the task's own default.

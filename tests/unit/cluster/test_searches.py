@@ -137,7 +137,7 @@ def test_gp_fits_a_model_of_what_is_done_and_loads_torch_for_no_one_else(tmp_pat
 @pytest.mark.parametrize("pruner", ["asha", "median"])
 def test_what_was_stopped_is_pruned_with_its_values_and_known_after_a_restart(tmp_path: Path, pruner: str) -> None:
     """Four good trials; a bad one is stopped at its first epoch, before and after the process was killed."""
-    search = search_of(trials=8, sampler={"name": "random"}, pruner={"name": pruner})
+    search = search_of(trials=8, sampler={"name": "random"}, pruner={"name": pruner, "grace_epochs": 1})
     before = Process(tmp_path, search)
     before.run(4, lambda _, epoch: 0.8 + 0.01 * epoch)
     bad = before.ask("bad")

@@ -61,7 +61,7 @@ FIELDS = [
     ("epochs: 3", "clip_norm: 0", "x.yaml:8:20: train.clip_norm: expected a value above 0, got 0"),
     ("epochs: 3", "schedule: cosinus", "x.yaml:8:19: train.schedule: unknown value 'cosinus'; did you mean 'cosine'?"),
     ("method: lora", "method: lara", "x.yaml:7:8: tuner: unknown method 'lara'; did you mean 'lora'?"),
-    ("method: lora, ", "", "x.yaml:7:8: missing key 'method' in tuner; known methods: lora, qlora"),
+    ("method: lora, ", "", "x.yaml:7:8: missing key 'method' in tuner; known methods: full, lora, qlora"),
     ("rank: 8", "rnak: 8", "x.yaml:7:23: unknown key 'rnak' in tuner; did you mean 'rank'?"),
     ("rank: 8", "rank: 0", "x.yaml:7:29: tuner.rank: expected a value at least 1, got 0"),
     ("rank: 8", "target_modules: q", "x.yaml:7:39: tuner.target_modules: expected a list, got 'q'"),

@@ -10,7 +10,7 @@ from tuners.errors import TunerError
 
 
 def test_the_methods_are_the_folders_with_a_configuration() -> None:
-    assert tuners.names() == ("lora", "qlora")
+    assert tuners.names() == ("full", "lora", "qlora")
 
 
 def test_a_method_says_which_base_it_needs() -> None:
@@ -23,7 +23,7 @@ def test_a_method_says_which_base_it_needs() -> None:
 def test_an_unknown_method_is_answered_with_a_suggestion() -> None:
     with pytest.raises(TunerError, match="unknown tuning method 'lroa'; did you mean 'lora'"):
         tuners.config_class("lroa")
-    with pytest.raises(TunerError, match="known: lora, qlora"):
+    with pytest.raises(TunerError, match="known: full, lora, qlora"):
         tuners.config_class("engine")
 
 
