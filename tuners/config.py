@@ -63,4 +63,6 @@ class TrainConfig(Frozen):
     """Largest L2 norm of a seat's gradient."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Of the seat's own streams: initial weights, data order, dropout."""
+    max_new_tokens: int = Field(128, ge=1, le=32_768)
+    """Of an answer that an evaluation generates; for tasks that have answers."""
     evaluations_per_epoch: int = Field(1, ge=1, le=1000)

@@ -57,6 +57,11 @@ def packed_attention(
     context.called(None)
     layout, causal = context.layout, bool(module.is_causal)
     _, heads, tokens, size = query.shape
+    cache, scale = context.cache, size**-0.5 if scaling is None else scaling
+    if cache is not None:
+        if not cache.prompts:
+            return cache.attend(_site(module), query, key, value, scale), None
+        cache.hold(_site(module), key, value)
     if sliding_window is not None and layout.longest > sliding_window:
         raise TunerError(f"a sequence of {layout.longest} tokens is above the model's window of {sliding_window}")
     if context.varlen and not dropout:
@@ -80,7 +85,6 @@ def packed_attention(
             if dropout:
                 keys = context.row_keys.index_select(0, bucket.sequences)
                 keep = keep_attention(keys, _site(module), heads, bucket.length, dropout)
-            scale = size**-0.5 if scaling is None else scaling
             out = plain_attention(q, k, v, mask=bucket.mask, causal=causal, scale=scale, keep=keep, p=dropout)
         outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)

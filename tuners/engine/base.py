@@ -11,21 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from tuners.engine.attention import NAME, prepare
+from tuners.engine.cache import Cache
 from tuners.engine.context import Context
 from tuners.engine.families import Family, family_of
 from tuners.engine.group import Group, Workers
+from tuners.engine.head import Head, SeatHead
 from tuners.engine.kernels import kernels
+from tuners.engine.language import LanguageHead
 from tuners.engine.layout import Layout, Rows, lay_out, training_rows
 from tuners.engine.linear import DenseWeight, PackedDropout, PackedLinear, Weight
 from tuners.engine.recompute import recompute
 from tuners.engine.sharding import layers_of, local_tensors, shard
 from tuners.engine.slots import SlotsBySite
-from tuners.engine.types import BaseSpec, Example
+from tuners.engine.types import BaseSpec, Example, HeadSpec
 from tuners.engine.weights import Weights
-from tuners.errors import TunerError
+from tuners.errors import SeatError, TunerError
 
 _NOTHING = Example(np.zeros(1, np.int32), None, 0.0)
 
@@ -42,8 +45,10 @@ class Base:
         device: torch.device,
         group: Group,
         *,
+        output: nn.Parameter | None = None,
         checkpointing: bool,
     ) -> None:
+        """`output`: the layer that gives the words' logits, of a base that is to have it."""
         self.spec, self.config, self.family, self.device, self.group = spec, config, family, device, group
         self.parameters = sum(parameter.numel() for parameter in backbone.parameters())
         self.kernels = kernels(device, getattr(torch, spec.dtype))
@@ -52,17 +57,24 @@ class Base:
         self.linears: dict[str, PackedLinear] = {}
         """By their names in the backbone: where an adapter may be."""
         self._pooler = backbone.get_submodule(family.pooler) if family.pooler else None
-        self.head_weights: dict[str, Tensor] = {}
+        self._head_weights: dict[str, Tensor] = {}
         """What of a head is in the checkpoint, by its name in the classification model."""
         if spec.trained and self._pooler is not None:
             self.family = family.with_trained_pooler()
             names = self._pooler.state_dict()
-            self.head_weights = {f"{family.prefix}.{family.pooler}.{name}": names[name].clone() for name in names}
+            self._head_weights = {f"{family.prefix}.{family.pooler}.{name}": names[name].clone() for name in names}
             self._pooler = None
         if hasattr(backbone, "pooler"):
             # It takes the first token only; ours pools every sequence.
             setattr(backbone, "pooler", None)  # noqa: B010  # mypy knows a module's attributes as modules
         self._backbone = backbone.requires_grad_(False)
+        self._output: Tensor | None = None
+        if output is not None:
+            tied = output is backbone.get_input_embeddings().weight  # type: ignore[operator]  # transformers'
+            self.parameters += 0 if tied else output.numel()
+            # Words' embeddings that are sharded are not there between two forwards.
+            alone = not isinstance(group, Workers) or spec.trained
+            self._output = None if tied and alone else output.detach().clone().to(device)
         if checkpointing:
             recompute(layers_of(backbone), self.context)
         if isinstance(group, Workers) and not spec.trained:
@@ -97,14 +109,40 @@ class Base:
             family = family_of(config.model_type)
             # Weights that the checkpoint lacks are drawn from the global stream: leave that as it was.
             with torch.random.fork_rng(devices=[]):
-                backbone, report = AutoModel.from_pretrained(
+                model, report = _kind(family, spec).from_pretrained(
                     spec.folder, revision=spec.revision, dtype=getattr(torch, spec.dtype), output_loading_info=True
                 )
         except (OSError, ValueError) as error:
             raise TunerError(f"cannot load the model {spec.folder!r}: {error}") from error
         family = _checked(family, sorted(report["missing_keys"]), spec)
+        backbone = getattr(model, family.prefix) if spec.language else model
         backbone.set_attn_implementation(NAME)
-        return cls(spec, config, backbone, family, torch.device(device), group or Group(), checkpointing=checkpointing)
+        output = model.get_output_embeddings().weight if spec.language else None
+        return cls(
+            spec,
+            config,
+            backbone,
+            family,
+            torch.device(device),
+            group or Group(),
+            output=output,
+            checkpointing=checkpointing,
+        )
+
+    def head(self, spec: HeadSpec) -> SeatHead:
+        """What a seat predicts with. Raises SeatError where this base cannot."""
+        if spec.kind != "generation":
+            return Head(spec, self.family, self.config, self._head_weights)
+        if not self.spec.language:
+            raise SeatError("a seat that generates needs a base with its output layer (`language`)")
+        return LanguageHead(spec, self._words, own=self.spec.trained and self._output is not None)
+
+    def _words(self) -> Tensor:
+        """[V, I] the output layer: the embeddings where the model has them in common."""
+        if self._output is not None:
+            return self._output
+        words: Tensor = self._backbone.get_input_embeddings().weight  # type: ignore[operator]  # transformers'
+        return words
 
     @cached_property
     def weights(self) -> Weights:
@@ -156,7 +194,16 @@ class Base:
     @property
     def tensors(self) -> list[Tensor]:
         """The parameters and buffers in this worker's memory."""
-        return [*local_tensors(self._backbone), *([] if self._pooler is None else local_tensors(self._pooler))]
+        extra = [] if self._output is None else [self._output]
+        return [*local_tensors(self._backbone), *extra, *([] if self._pooler is None else local_tensors(self._pooler))]
+
+    @property
+    def cache_bytes(self) -> int:
+        """What a token keeps in memory for those that follow it."""
+        heads = int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+        size = int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
+        dtype: torch.dtype = getattr(torch, self.spec.dtype)
+        return 2 * int(self.config.num_hidden_layers) * heads * size * dtype.itemsize
 
     def laid_out(self, seats: Sequence[Rows]) -> Layout:
         """The seats' sequences end to end, as this base wants them."""
@@ -169,19 +216,24 @@ class Base:
         if training:
             pooled_1I.backward(torch.zeros_like(pooled_1I))  # type: ignore[no-untyped-call]  # torch's backward is untyped
 
-    def pooled(self, layout: Layout, slots: SlotsBySite, *, training: bool) -> Tensor:
-        """[N, I] the states that the heads read; with gradients and dropout if `training`."""
+    def pooled(self, layout: Layout, slots: SlotsBySite, *, training: bool, cache: Cache | None = None) -> Tensor:
+        """[P, I] the states that the heads read; with gradients and dropout if `training`.
+
+        With a cache, those of prompts or of the tokens that follow what is in it.
+        """
         if self._backbone.training != training:
             self._backbone.train(training)
-        pooled = self._states(layout, slots).index_select(0, layout.pooled)
+        pooled = self._states(layout, slots, cache).index_select(0, layout.pooled)
+        if cache is not None:
+            cache.advance()
         return pooled if self._pooler is None else torch.tanh(self._pooler(pooled))
 
-    def _states(self, layout: Layout, slots: SlotsBySite) -> Tensor:
+    def _states(self, layout: Layout, slots: SlotsBySite, cache: Cache | None = None) -> Tensor:
         """[T, I] of which only the pooled tokens are right."""
         extra: dict[str, Any] = {"token_type_ids": layout.types} if self.family.token_types else {}
         if self.causal:
             extra["use_cache"] = False
-        with self.context.running(layout, slots):
+        with self.context.running(layout, slots, cache):
             out = self._backbone(input_ids=layout.ids, position_ids=layout.positions, **extra)
         states: Tensor = out.last_hidden_state[0]
         return states
@@ -225,6 +277,15 @@ def _weights(spec: BaseSpec) -> Any:
         return DenseWeight(weight.dense().clone()) if spec.dequantised_once else weight
 
     return quantised
+
+
+def _kind(family: Family, spec: BaseSpec) -> Any:
+    """The class to load. Raises TunerError for a model that cannot generate."""
+    if not spec.language:
+        return AutoModel
+    if family.pool != "last":
+        raise TunerError(f"the model {spec.folder!r} is an encoder: it has classes and values, and generates nothing")
+    return AutoModelForCausalLM
 
 
 def _checked(family: Family, missing: list[str], spec: BaseSpec) -> Family:

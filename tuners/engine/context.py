@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tuners.engine.cache import Cache
 from tuners.engine.layout import Layout
 from tuners.engine.slots import SeatRows, SlotsBySite
 from tuners.engine.streams import keep_rows
@@ -19,7 +20,7 @@ from tuners.engine.streams import keep_rows
 
 @dataclass(frozen=True)
 class LayerRows:
-    """The rows of one layer's input: tokens, or sequences where only `pooled` tokens are computed."""
+    """The rows of one layer's input: all tokens, or those that are pooled where only they are computed."""
 
     layout: Layout
     site: int
@@ -28,15 +29,15 @@ class LayerRows:
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        return self.layout.row_spans if self.pooled else self.layout.token_spans
+        return self.layout.pooled_spans if self.pooled else self.layout.token_spans
 
     @property
     def ends(self) -> Tensor:
-        return self.layout.row_ends if self.pooled else self.layout.token_ends
+        return self.layout.pooled_ends if self.pooled else self.layout.token_ends
 
     @property
     def seats(self) -> Tensor:
-        return self.layout.row_seats if self.pooled else self.layout.token_seats
+        return self.layout.pooled_seats if self.pooled else self.layout.token_seats
 
     def keep(self, p: float | Tensor, start: int = 0, end: int | None = None) -> Tensor | None:
         keys = self.layout.pooled_keys if self.pooled else self.layout.token_keys
@@ -53,19 +54,21 @@ class Context:
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self.uniform = False
         """Record every layer, whoever trains there: workers that share a base gather its layers in the same order."""
+        self.cache: Cache | None = None
+        """Of sequences that are being gone on with."""
         self._layout: Layout | None = None
         self._slots: SlotsBySite = {}
         self._calls: list[object] | None = None
 
     @contextmanager
-    def running(self, layout: Layout, slots: SlotsBySite) -> Iterator[None]:
+    def running(self, layout: Layout, slots: SlotsBySite, cache: Cache | None = None) -> Iterator[None]:
         """For one forward and its backward."""
         assert self._layout is None, "a base runs one forward at a time"
-        self._layout, self._slots = layout, slots
+        self._layout, self._slots, self.cache = layout, slots, cache
         try:
             yield
         finally:
-            self._layout, self._slots = None, {}
+            self._layout, self._slots, self.cache = None, {}, None
 
     @contextmanager
     def recalled(self, layout: Layout, slots: SlotsBySite) -> Iterator[None]:

@@ -10,7 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from tuners.engine.base import Base
 from tuners.engine.seat import Seat
@@ -51,24 +54,25 @@ def _tensors(seat: Seat, base: Base, *, root: str) -> dict[str, Tensor]:
 
 def _whole(seat: Seat, base: Base) -> dict[str, Any]:
     """The base's own configuration, with the head."""
-    head = seat.head.spec
+    head, model_type = seat.head.spec, base.config.model_type
+    own: dict[str, Any] = base.config.to_diff_dict() | {"dtype": str(seat.row.theta.dtype).removeprefix("torch.")}
+    if head.kind == "generation":
+        return own | {"architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]]}
     labels = head.labels or ("value",)
-    own: dict[str, Any] = base.config.to_diff_dict()
     return own | {
-        "architectures": [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[base.config.model_type]],
+        "architectures": [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[model_type]],
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
         "problem_type": "regression" if head.kind == "regression" else "single_label_classification",
-        "dtype": str(seat.row.theta.dtype).removeprefix("torch."),
     }
 
 
 def _common(seat: Seat, base: Base) -> dict[str, Any]:
     return {
-        "task_type": "SEQ_CLS",
+        "task_type": "CAUSAL_LM" if seat.head.spec.kind == "generation" else "SEQ_CLS",
         "base_model_name_or_path": base.spec.folder,
         "revision": base.spec.revision,
-        "modules_to_save": list(seat.head.saved),
+        "modules_to_save": list(seat.head.saved) or None,
         "inference_mode": True,
     }
 

@@ -1,17 +1,18 @@
-"""A seat's head: the family's own layers after pooling, and its loss."""
+"""A seat's head, and its loss: here the family's own layers after pooling; what generates is in `language`."""
 
 # N sequences, I in, O out, C classes
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from tuners.engine.families import Family, HeadLayer, head_dropout
+from tuners.engine.layout import Layout
 from tuners.engine.method import Fill, Segment, copied, normal, zeros
 from tuners.engine.streams import keep_rows, masked
 from tuners.engine.types import HeadSpec
@@ -20,8 +21,42 @@ _SITE = 1 << 20
 """Above every number of a backbone's module."""
 
 
+class Judged(NamedTuple):
+    """What a head makes of its seat's part of a forward."""
+
+    losses: Tensor
+    """[N], of the sequences; of answers [P], of their tokens."""
+    logits: Tensor | None
+    """[N, C]; None where they are the vocabulary's."""
+
+
+class SeatHead(Protocol):
+    """What a seat predicts with."""
+
+    spec: HeadSpec
+    answers: bool
+    """Whether it predicts the tokens of answers."""
+    saved: tuple[str, ...]
+    """PEFT's modules_to_save."""
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What is trained, by its names in the whole model."""
+
+    def bind(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> None:
+        """Train the bank's own memory."""
+
+    def judge(self, layout: Layout, seat: int, pooled_PI: Tensor, labels_N: Tensor) -> Judged:
+        """The losses of a seat's part; `pooled_PI` and `labels_N` are the seat's own."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is exported, by its names there."""
+
+
 class Head:
-    """Trained with plain autograd: few parameters, and any family's layers."""
+    """Of a class or a value. Trained with plain autograd: few parameters, and any family's layers."""
+
+    answers = False
 
     def __init__(
         self, spec: HeadSpec, family: Family, config: Any, pretrained: Mapping[str, Tensor] | None = None
@@ -66,6 +101,13 @@ class Head:
                 x_NI = masked(x_NI, keep, self.dropout)
             x_NI = self._apply(layer, x_NI)
         return x_NI
+
+    def judge(self, layout: Layout, seat: int, pooled_PI: Tensor, labels_N: Tensor) -> Judged:
+        """With dropout where the layout has keys to draw it by."""
+        low, high = layout.row_spans[seat]
+        keys = layout.row_keys
+        logits_NC = self.logits(pooled_PI, None if keys is None else keys[low:high])
+        return Judged(self.losses(logits_NC, labels_N), logits_NC)
 
     def losses(self, logits_NC: Tensor, labels_N: Tensor) -> Tensor:
         """[N] cross entropy, or the squared error."""

@@ -1,6 +1,6 @@
 """How one forward's sequences lie end to end, and what attention and dropout need to know about it."""
 
-# S seats, N sequences, T tokens, M places of the padded buckets, L a bucket's longest sequence
+# S seats, N sequences, T tokens, P pooled tokens, M places of the padded buckets, L a bucket's longest sequence
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ class Rows:
     examples: Sequence[AnyExample]
     keys: NDArray[np.int64] | None
     """[N] dropout keys; None in an evaluation."""
+    answers: bool = False
+    """Whether each token of an answer is predicted, and not one thing of the sequence."""
 
 
-def training_rows(examples: Sequence[AnyExample], *, seed: int, step: int, first: int) -> Rows:
+def training_rows(examples: Sequence[AnyExample], *, seed: int, step: int, first: int, answers: bool = False) -> Rows:
     """Rows `first`, `first + 1`, ... of a seat's step."""
-    return Rows(examples, row_keys(seed, step, np.arange(first, first + len(examples))))
+    return Rows(examples, row_keys(seed, step, np.arange(first, first + len(examples))), answers)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ class Layout:
     """[S] each seat's tokens."""
     row_spans: tuple[tuple[int, int], ...]
     """[S] each seat's sequences."""
+    pooled_spans: tuple[tuple[int, int], ...]
+    """[S] each seat's pooled tokens."""
     pooled: Tensor
-    """int64 [N] the token that stands for each sequence: its first, or its last where attention is causal."""
+    """int64 [P] the tokens whose states are read. Of a sequence that has a class or a value its first, or its last
+    where attention is causal; of one that has an answer the token before each of the answer's."""
     places: Tensor
     """int64 [T] each token's place among the M; a filler's is one of its seat's."""
     fillers: Tensor
@@ -89,7 +94,7 @@ class Layout:
     token_keys: Tensor | None
     """int64 [T] dropout keys; None in an evaluation."""
     pooled_keys: Tensor | None
-    """int64 [N] those of the pooled tokens."""
+    """int64 [P] those of the pooled tokens."""
     row_keys: Tensor | None
     """int64 [N] those of the sequences."""
 
@@ -114,9 +119,9 @@ class Layout:
         return _ends(self.token_spans, self.ids.device)
 
     @cached_property
-    def row_ends(self) -> Tensor:
-        """int32 [S] the sequence after each seat's last."""
-        return _ends(self.row_spans, self.ids.device)
+    def pooled_ends(self) -> Tensor:
+        """int32 [S] the pooled token after each seat's last."""
+        return _ends(self.pooled_spans, self.ids.device)
 
     @cached_property
     def token_seats(self) -> Tensor:
@@ -124,9 +129,9 @@ class Layout:
         return _members(self.token_spans, self.ids.device)
 
     @cached_property
-    def row_seats(self) -> Tensor:
-        """int64 [N] each sequence's seat."""
-        return _members(self.row_spans, self.ids.device)
+    def pooled_seats(self) -> Tensor:
+        """int64 [P] each pooled token's seat."""
+        return _members(self.pooled_spans, self.ids.device)
 
 
 def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device: torch.device) -> Layout:
@@ -147,7 +152,8 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
     position_R = np.arange(len(sequence_R)) - packed[sequence_R]
     token_R, total = starts[sequence_R] + position_R, int(bounds[-1])
     buckets, place_R, sources = _buckets(lengths, starts, sequence_R, position_R, causal=causal, device=device)
-    pooled = starts + lengths - 1 if causal else starts
+    answers = np.repeat([rows.answers for rows in seats], np.diff(counts))
+    pooled, pooled_counts = _pooled(examples, lengths, starts, answers, causal=causal)
     keys = None if seats[0].keys is None else np.concatenate([rows.keys for rows in seats if rows.keys is not None])
 
     def tensor(values: NDArray[np.int64]) -> Tensor:
@@ -167,6 +173,7 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
         types=tensor(by_token(_types(examples, lengths)))[None],
         token_spans=_spans(bounds),
         row_spans=_spans(counts),
+        pooled_spans=_spans(np.concatenate([[0], np.cumsum(pooled_counts)])[counts]),
         pooled=tensor(pooled),
         places=tensor(place_R[before]),
         fillers=tensor(_others(token_R, total)),
@@ -178,6 +185,35 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
         token_keys=None if keys_T is None else tensor(keys_T),
         pooled_keys=None if keys_T is None else tensor(keys_T[pooled]),
         row_keys=None if keys is None else tensor(keys),
+    )
+
+
+def lay_out_next(words: Sequence[int], positions: Tensor, bounds: NDArray[np.int64]) -> Layout:
+    """One token of each sequence, at its position (int64 [B]); a seat's are those from one of the bounds to the next.
+
+    For sequences whose keys are in a cache: there is nothing for attention to see here.
+    """
+    device, count = positions.device, len(words)
+    rows, none = torch.arange(count, device=device), torch.empty(0, dtype=torch.int64, device=device)
+    spans = _spans(bounds)
+    return Layout(
+        ids=torch.tensor(words, device=device)[None],
+        positions=positions[None],
+        types=torch.zeros(1, count, dtype=torch.int64, device=device),
+        token_spans=spans,
+        row_spans=spans,
+        pooled_spans=spans,
+        pooled=rows,
+        places=rows,
+        fillers=none,
+        sources=rows,
+        padding=none,
+        buckets=(),
+        bounds=tuple(range(count + 1)),
+        longest=1,
+        token_keys=None,
+        pooled_keys=None,
+        row_keys=None,
     )
 
 
@@ -198,6 +234,23 @@ def _on_grid(size: int, steps: int) -> int:
 
 def _spans(bounds: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     return tuple(pairwise(bounds.tolist()))
+
+
+def _pooled(
+    examples: Sequence[AnyExample],
+    lengths: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    answers_N: NDArray[np.bool_],
+    *,
+    causal: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[P] the tokens whose states are read, and [N] how many of each sequence."""
+    first, count = (lengths - 1 if causal else np.zeros_like(lengths)), np.ones_like(lengths)
+    if answers_N.any():
+        prompts = np.array([example.label for example in examples]).astype(np.int64)
+        first, count = np.where(answers_N, prompts - 1, first), np.where(answers_N, lengths - prompts, count)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(starts + first, count) + within, count
 
 
 def _types(examples: Sequence[AnyExample], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -57,7 +57,9 @@ class _Tally:
         return cls(sum(losses), low, high)
 
     def constant(self, examples: int) -> bool:
-        """Whether all examples got the same logits."""
+        """Whether all examples got the same logits; never where they are the vocabulary's."""
+        if not self.lowest:
+            return False
         lowest, highest = torch.stack(self.lowest).amin(0), torch.stack(self.highest).amax(0)
         spread = float((highest - lowest).max())
         size = max(_SMALL, float(lowest.abs().max()), float(highest.abs().max()))
@@ -238,21 +240,22 @@ class Pack:
                 seed=self._seats[name].spec.train.seed,
                 step=self._seats[name].row.step,
                 first=first,
+                answers=self._seats[name].head.answers,
             )
             for name, first, end in parts
         ]
         base = self.base
         layout = base.laid_out(rows)
-        pooled_NI = base.pooled(layout, self._slots_of(names), training=True)
-        assert layout.row_keys is not None
+        pooled_PI = base.pooled(layout, self._slots_of(names), training=True)
         losses = []
-        for (name, first, end), (low, high) in zip(parts, layout.row_spans, strict=True):
-            head, batch = self._seats[name].head, batches[name]
-            logits_NC = head.logits(pooled_NI[low:high], layout.row_keys[low:high])
+        for place, (name, first, end) in enumerate(parts):
+            batch, (low, high) = batches[name], layout.pooled_spans[place]
             labels = batch.labels[first:end].to(base.device)
-            losses.append(head.losses(logits_NC, labels).sum() / len(batch.examples))
-            tallies[name].lowest.append(logits_NC.detach().amin(0))
-            tallies[name].highest.append(logits_NC.detach().amax(0))
+            judged = self._seats[name].head.judge(layout, place, pooled_PI[low:high], labels)
+            losses.append(judged.losses.sum() / batch.weight)
+            if judged.logits is not None:
+                tallies[name].lowest.append(judged.logits.detach().amin(0))
+                tallies[name].highest.append(judged.logits.detach().amax(0))
         stacked = torch.stack(losses)
         stacked.sum().backward()  # type: ignore[no-untyped-call]  # torch's backward is untyped
         for name, loss in zip(names, stacked.tolist(), strict=True):

@@ -83,7 +83,7 @@ class Room:
         examples = list(seat.batch().examples)
         while len(examples) > 1 and sum(len(example.ids) for example in examples) > _PROBE_TOKENS:
             examples = examples[: len(examples) // 2]
-        rows = training_rows(examples, seed=seat.spec.train.seed, step=0, first=0)
+        rows = training_rows(examples, seed=seat.spec.train.seed, step=0, first=0, answers=seat.head.answers)
         slots = {site: together([(0, slot)], 1, grouped=False) for site, slot in seat.slots.items()}
         with counting_kept(self._base.tensors) as kept:
             pooled_NI = self._base.pooled(self._base.laid_out([rows]), slots, training=True)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from tuners.engine.bank import Row, Update
 from tuners.engine.base import Base
-from tuners.engine.head import Head
 from tuners.engine.method import adapter_of
 from tuners.engine.schedule import Schedule
 from tuners.engine.slots import Slot
@@ -39,6 +38,8 @@ class Batch:
     labels: Tensor
     """float [N]"""
     tokens: int
+    weight: int
+    """What a step's loss is the mean over: its examples, or the tokens of their answers."""
     wrong_label: str
     """Why a label cannot be trained on; empty where all can."""
 
@@ -51,7 +52,7 @@ class Seat:
         self.spec = spec
         self.schedule = Schedule(spec.train, len(spec.train_set))
         self.adapter = adapter_of(spec.tuner, base)
-        self.head = Head(spec.head, base.family, base.config, base.head_weights)
+        self.head = base.head(spec.head)
         self.row = Row([*self.adapter.segments, *self.head.segments], base.device, base.trained_dtype)
         self.slots: dict[int, Slot] = {}
         self.diverged = ""
@@ -106,7 +107,8 @@ class Seat:
         examples = [self.spec.train_set[int(index)] for index in self._order[1][first:end]]
         labels = np.array([example.label for example in examples], np.float64)
         tokens = sum(len(example.ids) for example in examples)
-        return Batch(examples, torch.from_numpy(labels), tokens, self._wrong_label(labels))
+        weight = tokens - int(labels.sum()) if self.head.answers else len(examples)
+        return Batch(examples, torch.from_numpy(labels), tokens, weight, self._wrong_label(examples, labels))
 
     def update(self) -> Update:
         """The numbers of the next update."""
@@ -153,9 +155,13 @@ class Seat:
         self._zero_steps = int(state.meta["zero_steps"])
         self._constant_steps = int(state.meta["constant_steps"])
 
-    def _wrong_label(self, labels_N: Any) -> str:
+    def _wrong_label(self, examples: Sequence[AnyExample], labels_N: Any) -> str:
         if self.spec.head.kind == "regression":
             return ""
+        if self.head.answers:
+            lengths = np.array([len(example.ids) for example in examples])
+            fits = (labels_N >= 1) & (labels_N < lengths)
+            return "" if fits.all() else f"an example of {lengths[~fits][0]} tokens has no prompt or no answer"
         fits = (labels_N >= 0) & (labels_N < self.spec.head.outputs) & (labels_N == np.floor(labels_N))
         return "" if fits.all() else f"label {labels_N[~fits][0]:g} is none of the {self.spec.head.outputs} classes"
 

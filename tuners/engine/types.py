@@ -33,7 +33,7 @@ class Example(NamedTuple):
     types: NDArray[np.int8] | None
     """[T] token types; None where the model has none."""
     label: float
-    """The class's index, or the value of a regression."""
+    """The class's index, the value of a regression, or how many tokens the prompt has: the answer follows it."""
 
 
 class Examples(Protocol):
@@ -50,14 +50,16 @@ class Examples(Protocol):
 class HeadSpec:
     """What a seat predicts."""
 
-    kind: Literal["classification", "regression"]
-    labels: tuple[str, ...]
-    """In the order of the logits; empty for a regression."""
+    kind: Literal["classification", "regression", "generation"]
+    labels: tuple[str, ...] = ()
+    """In the order of the logits; of a classification only."""
+    stop: tuple[int, ...] = ()
+    """Token ids at which an answer ends; of a generation only."""
 
     @property
     def outputs(self) -> int:
-        """C, the logits of an example."""
-        return len(self.labels) if self.kind == "classification" else 1
+        """C, the logits of an example; 0 where they are the vocabulary's."""
+        return {"classification": len(self.labels), "regression": 1, "generation": 0}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class BaseSpec:
     """Keep what a quantised weight is dequantised to, and not its 4 bits."""
     trained: bool = False
     """The one seat of the pack trains the weights themselves."""
+    language: bool = False
+    """Some seat generates: the model's own output layer is there too."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """What is trained is in float32 beside the first two; all is in float64 where rounding must be told from faults."""
 
@@ -128,9 +132,11 @@ class Evaluation:
     logits: NDArray[np.float32]
     """[N, C]"""
     labels: NDArray[np.float64]
-    """[N] class indices, or values."""
+    """[N] class indices, values, or tokens of the prompts."""
     loss: float
-    """Mean over the split."""
+    """Mean over the split's examples, or over the tokens of its answers."""
+    answers: tuple[NDArray[np.int32], ...] = ()
+    """[N] what was generated: token ids, without the one that ends it."""
 
 
 if TYPE_CHECKING:

@@ -37,6 +37,8 @@ class PackOrder:
     dequantised_once: bool
     trained: bool
     """The one seat trains the base's own weights."""
+    language: bool
+    """Some task on this base has answers: the output layer is needed."""
     dtype: Literal["auto", "float32", "bfloat16"]
     """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int

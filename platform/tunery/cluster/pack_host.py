@@ -118,6 +118,7 @@ class _Host:
             order.quantisation,
             order.dequantised_once,
             order.trained,
+            order.language,
             dtype,
         )
         self.speaks = self.group.rank == 0
