@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = options.parser("", max_train=512, max_eval=256, epochs=3)
     parser.description = __doc__
     parser.formatter_class = _Help
+    parser.set_defaults(learning_rate=2e-3)
     sweep = parser.add_argument_group("the sweep")
     sweep.add_argument("--tasks", nargs="+", default=["cola"], help="a sweep each")
     sweep.add_argument("--min-tokens", type=int, default=0, help="use only rows with at least so many tokens")

@@ -15,9 +15,9 @@ from tunery.spec import Value, parse_spec
 
 SPACE: Mapping[str, Mapping[str, Any]] = {
     "tuner.rank": {"choice": [4, 8, 16]},
-    "train.learning_rate": {"log_uniform": [2.0e-4, 1.0e-3]},
+    "train.learning_rate": {"log_uniform": [5.0e-4, 8.0e-3]},
 }
-"""What the configurations are drawn from; the first one has the sweep's own values."""
+"""What the configurations are drawn from; the first one has the sweep's own values. High rates: few rows teach little."""
 
 Draw = Mapping[str, Value]
 
