@@ -1,6 +1,7 @@
 """Token files: a split tokenised once, kept as a memory-mapped Arrow file named by the hash of what it came from.
 
-Columns: ids list<int32>, types list<int8> (only for models that use them), label float64.
+Columns: ids list<int32>, types list<int8> (only for models that use them), label float64, answer string (only of rows
+with answers, whose label is the number of the prompt's tokens).
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ from storage.errors import ChecksumError, DataError, StorageError
 
 Encode = Callable[[list[str], list[str] | None], tuple[list[list[int]], list[list[int]] | None]]
 """Texts and second texts -> token ids and token types of each."""
+
+
+class Encoded(NamedTuple):
+    """Some rows, tokenised."""
+
+    ids: list[list[int]]
+    types: list[list[int]] | None
+    labels: list[float]
+
+
+EncodeRows = Callable[[Sequence[Row]], Encoded]
 
 _FORMAT = "1"
 """Part of every file's name: raised when the layout changes, so that no old file is taken for a new one."""
@@ -75,6 +87,65 @@ def encoder(tokenizer: Tokenizer, max_length: int) -> Encode:
     return encode
 
 
+def labelled(encode: Encode) -> EncodeRows:
+    """Rows whose labels stay as they are."""
+
+    def run(rows: Sequence[Row]) -> Encoded:
+        pairs = [row.text_pair for row in rows if row.text_pair is not None]
+        assert len(pairs) in (0, len(rows)), "some rows have a second text and some have none"
+        return Encoded(*encode([row.text for row in rows], pairs or None), [row.label for row in rows])
+
+    return run
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Encodes questions, with their answers or without.
+
+    What is too long is cut so that at most `max_length` tokens are left: of a prompt the middle, as far as its answer
+    needs the room and no further than to a half of them; then the answer's end.
+    """
+
+    tokenizer: Any
+    max_length: int
+    prompt: Callable[[str], str]
+    """From what is asked to the text that the model is given."""
+    special_tokens: bool
+    """Whether the tokenizer adds its own at the start."""
+    stop: int
+    """Token id that ends an answer."""
+
+    def ask(self, texts: Sequence[str], *, room: int) -> list[list[int]]:
+        """The prompts' token ids, with room for so many of an answer."""
+        most = max(self.max_length // 2, self.max_length - room)
+        return [_without_middle(ids, most) for ids in self._prompts(texts)]
+
+    def __call__(self, rows: Sequence[Row]) -> Encoded:
+        """Prompts followed by their answers; a row's label is how many tokens its prompt has."""
+        found, sizes = [], []
+        for row, asked in zip(rows, self._prompts([row.text for row in rows]), strict=True):
+            answer = [*self.tokenizer(row.answer, add_special_tokens=False)["input_ids"], self.stop]
+            prompt = _without_middle(asked, max(self.max_length // 2, self.max_length - len(answer)))
+            found.append([*prompt, *answer][: self.max_length])
+            sizes.append(float(len(prompt)))
+        return Encoded(found, None, sizes)
+
+    def _prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        prompts = [self.prompt(text) for text in texts]
+        found = self.tokenizer(prompts, add_special_tokens=self.special_tokens)["input_ids"]
+        if self.special_tokens and self.tokenizer.eos_token_id is not None:
+            # Some tokenizers end every text.
+            found = [ids[:-1] if ids[-1:] == [self.tokenizer.eos_token_id] else ids for ids in found]
+        return [list(ids) for ids in found]
+
+
+def _without_middle(ids: list[int], most: int) -> list[int]:
+    if len(ids) <= most:
+        return ids
+    head = most // 2
+    return [*ids[:head], *ids[len(ids) - (most - head) :]]
+
+
 def fingerprint(tokenizer: Tokenizer) -> str:
     """SHA-256 of what the tokenizer does, the same before and after it was used."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -85,11 +156,12 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def tokenise(rows: Rows, encode: Encode, *, key: str, cache: Path) -> TokenFile:
+def tokenise(rows: Rows, encode: EncodeRows, *, key: str, cache: Path) -> TokenFile:
     """The token file of these rows; made if it is not there, or not whole.
 
-    `key` stands for what `encode` does (tokenizer, length). Of two callers at once the second one waits and takes the
-    first one's file. DataError for a row without tokens, StorageError where the file cannot be written.
+    `key` stands for what `encode` does (tokenizer, length, format of a prompt). Of two callers at once the second one
+    waits and takes the first one's file. DataError for a row without tokens, StorageError where the file cannot be
+    written.
     """
     name = hashlib.sha256(f"{_FORMAT}\0{rows.fingerprint}\0{key}".encode()).hexdigest()
     path = cache / f"{name}.arrow"
@@ -128,6 +200,7 @@ class TokenTable:
             raise ChecksumError(f"the token file {path} is not whole; delete it to have it made again") from error
         self._ids = [_Lists(batch.column("ids")) for batch in batches]
         self._types = [_Lists(batch.column("types")) for batch in batches if "types" in batch.schema.names]
+        self._answers = [batch.column("answer") for batch in batches if "answer" in batch.schema.names]
         labels = [batch.column("label").to_numpy() for batch in batches]
         self._labels: NDArray[np.float64] = np.concatenate([np.empty(0), *labels])
         lengths = [np.diff(part.offsets) for part in self._ids]
@@ -143,6 +216,11 @@ class TokenTable:
         batch, row = divmod(index, _ROWS_A_BATCH)
         types = self._types[batch][row] if self._types else None
         return Example(self._ids[batch][row], types, float(self._labels[index]))
+
+    @property
+    def answers(self) -> list[str]:
+        """What the rows' answers are, whole; none where rows have labels."""
+        return [text for column in self._answers for text in column.to_pylist()]
 
     def __reduce__(self) -> tuple[type[TokenTable], tuple[Path]]:
         # A process that gets one maps the file itself.
@@ -175,7 +253,7 @@ def _existing(path: Path) -> TokenFile | None:
     return TokenFile(path, len(table), int(table.lengths.sum()))
 
 
-def _write(path: Path, rows: Rows, encode: Encode) -> None:
+def _write(path: Path, rows: Rows, encode: EncodeRows) -> None:
     with path.open("wb") as handle:
         writer = None
         for first in range(0, len(rows.rows), _ROWS_A_BATCH):
@@ -188,15 +266,15 @@ def _write(path: Path, rows: Rows, encode: Encode) -> None:
         os.fsync(handle.fileno())
 
 
-def _encoded(rows: Sequence[Row], encode: Encode, place: str, first: int) -> pa.RecordBatch:
-    pairs = [row.text_pair for row in rows if row.text_pair is not None]
-    assert len(pairs) in (0, len(rows)), "some rows have a second text and some have none"
-    ids, types = encode([row.text for row in rows], pairs or None)
+def _encoded(rows: Sequence[Row], encode: EncodeRows, place: str, first: int) -> pa.RecordBatch:
+    ids, types, labels = encode(rows)
     for number, tokens in enumerate(ids, start=first):
         if not tokens:
             raise DataError(f"{place} {number}: the tokenizer makes no token of {rows[number - first].text!r}")
     columns = {"ids": pa.array(ids, pa.list_(pa.int32()))}
     if types is not None:
         columns["types"] = pa.array(types, pa.list_(pa.int8()))
-    columns["label"] = pa.array([row.label for row in rows], pa.float64())
+    columns["label"] = pa.array(labels, pa.float64())
+    if any(row.answer is not None for row in rows):
+        columns["answer"] = pa.array([row.answer for row in rows], pa.string())
     return pa.record_batch(columns)

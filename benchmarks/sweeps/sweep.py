@@ -17,7 +17,7 @@ SPACE: Mapping[str, Mapping[str, Any]] = {
     "tuner.rank": {"choice": [4, 8, 16]},
     "train.learning_rate": {"log_uniform": [5.0e-4, 8.0e-3]},
 }
-"""What the configurations are drawn from; the first one has the sweep's own values. High rates: few rows teach little."""
+"""What the configurations are drawn from; the first one has the sweep's own values. Few rows want high rates."""
 
 Draw = Mapping[str, Value]
 

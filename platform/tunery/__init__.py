@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tunery.inference.generator import Generator
     from tunery.inference.predictor import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "__version__"]
+__all__ = ["Generator", "Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    # Predictor needs torch, which the client half must not load.
+    # These need torch, which the client half must not load.
+    if name == "Generator":
+        from tunery.inference.generator import Generator
+
+        return Generator
     if name == "Predictor":
         from tunery.inference.predictor import Predictor
 

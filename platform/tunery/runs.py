@@ -96,6 +96,8 @@ class StudyState(_State):
     """Whether this run's version holds the alias now; None before the gate has decided."""
     verdict: str = ""
     """What the gate said and why."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the data: repeats, bad rows that were left out, answers that were cut."""
     error: str = ""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from random import Random
+from string import Formatter
 from typing import Literal, NamedTuple
 
 from storage.errors import DataError
@@ -23,11 +24,25 @@ class Fields:
     text_pair: str | None
     label: str
     labels: tuple[str, ...]
-    """Label names in the order of their numbers; empty for a regression."""
+    """Label names in the order of their numbers; empty for a regression, and where `prompt` is given."""
+    prompt: str = ""
+    """What is asked, with `{column}` where a column's text goes, of rows whose label is an answer; `text` and
+    `text_pair` are then not read."""
 
     @property
     def columns(self) -> tuple[str, ...]:
+        if self.prompt:
+            return tuple(dict.fromkeys((*columns_of(self.prompt), self.label)))
         return tuple(column for column in (self.text, self.text_pair, self.label) if column is not None)
+
+
+def columns_of(prompt: str) -> tuple[str, ...]:
+    """The columns that a prompt names. ValueError where it cannot be taken apart or has something else in braces."""
+    named = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(prompt) if name is not None]
+    for name, spec, conversion in named:
+        if not name or spec or conversion or not name.replace("_", "a").isalnum():
+            raise ValueError(f"expected {{column}} in braces, got {{{name}}}")
+    return tuple(dict.fromkeys(name for name, _, _ in named))
 
 
 class Row(NamedTuple):
@@ -36,7 +51,9 @@ class Row(NamedTuple):
     text: str
     text_pair: str | None
     label: float
-    """The label's number, or the value of a regression."""
+    """The label's number, or the value of a regression; 0 where there is an answer."""
+    answer: str | None = None
+    """What a model is to answer; `text` is what it is asked."""
 
 
 class Record(NamedTuple):
@@ -58,9 +75,24 @@ class Rows:
     fingerprint: str
     """SHA-256 of the rows' content, independent of where they came from."""
 
+    def chosen(self, indices: Iterable[int]) -> Rows:
+        """These rows only. DataError where they are none."""
+        return from_rows([self.rows[index] for index in indices], self.origin, skipped=self.skipped)
+
+    def sampled(self, limit: int | None, seed: int) -> Rows:
+        """At most `limit`, drawn with the seed, in their order; a larger limit keeps every row of a smaller one."""
+        if limit is None or limit >= len(self.rows):
+            return self
+        return from_rows(self.rows, self.origin, skipped=self.skipped, limit=limit, seed=seed)
+
+
+def same(row: Row) -> tuple[str, str]:
+    """What two rows have in common that are the same input: their texts, whatever their labels."""
+    return row.text.strip(), (row.text_pair or "").strip()
+
 
 def from_rows(
-    rows: Iterable[tuple[str, str | None, float]],
+    rows: Iterable[Row | tuple[str, str | None, float]],
     origin: str,
     *,
     skipped: Sequence[str] = (),
@@ -105,7 +137,8 @@ def _fingerprint(rows: Sequence[Row]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         # repr quotes what it prints, so that no two different rows look the same.
-        digest.update(repr(tuple(row)).encode("utf-8", "surrogatepass"))
+        plain = tuple(row) if row.answer is not None else tuple(row)[:3]
+        digest.update(repr(plain).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
@@ -113,6 +146,8 @@ def _row(values: Mapping[str, object] | str, fields: Fields) -> Row | str:
     """The row, or why there is none."""
     if isinstance(values, str):
         return values
+    if fields.prompt:
+        return _asked(values, fields)
     texts: list[str | None] = []
     for column in (fields.text, fields.text_pair):
         if column is None:
@@ -129,6 +164,21 @@ def _row(values: Mapping[str, object] | str, fields: Fields) -> Row | str:
         return label
     assert texts[0] is not None
     return Row(texts[0], texts[1], label)
+
+
+def _asked(values: Mapping[str, object], fields: Fields) -> Row | str:
+    """A row with an answer. A column may be empty as long as not all are; a text that stands twice is asked once."""
+    texts: dict[str, str] = {}
+    for column in columns_of(fields.prompt):
+        empty = column in values and (values[column] is None or not str(values[column]).strip())
+        text, problem = ("", "") if empty else _text(values, column)
+        if problem:
+            return problem
+        texts[column] = "" if text.strip() in texts.values() else text.strip()
+    if not any(texts.values()):
+        return f"nothing is asked: {', '.join(map(repr, texts))} are empty" if texts else "the prompt names no column"
+    answer, problem = _text(values, fields.label)
+    return problem or Row(fields.prompt.format(**texts).strip(), None, 0.0, answer.strip())
 
 
 def _text(values: Mapping[str, object], column: str) -> tuple[str, str]:

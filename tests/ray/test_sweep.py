@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 from storage.registry import Registry
 from tests.ray.conftest import Begin, Sweep, eventually
 from tunery import tasks
-from tunery.cluster.data import read
+from tunery.cluster.data import place_of
 from tunery.inference.evaluate import evaluate
 from tunery.inference.predictor import Predictor
+from tunery.rows import evaluation_sets
 
 pytestmark = pytest.mark.ray
 
@@ -62,7 +63,7 @@ def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin:
     assert (promoted.verdict, refused.verdict) == ("promoted", "refused")
     study_of_few = worse.plan.studies[0]
     task = tasks.get("cola")
-    rows = {split.name: read(study_of_few, task, split.name) for split in task.eval_splits}
+    rows = evaluation_sets(task, place_of(study_of_few), limit=study_of_few.data.max_eval)
     assert {name: len(split.rows) for name, split in rows.items()} == {"validation": 40}
     predictor = Predictor.load(str(registry.download(champion, tmp_path / "champion")))
     assert refused.from_value == pytest.approx(evaluate(predictor, task, rows).objective)

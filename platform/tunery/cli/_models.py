@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,6 @@ import typer
 
 if TYPE_CHECKING:
     from storage.promotions import Promotion
-    from tunery.inference.predictor import Prediction
 
 ModelArgument = Annotated[
     str,
@@ -56,9 +54,3 @@ def decision(move: Promotion) -> dict[str, Any]:
         "by": move.by,
         "why": move.why,
     }
-
-
-def told(prediction: Prediction) -> dict[str, Any]:
-    """One prediction, as documents hold it."""
-    scores: Mapping[str, float] = prediction.scores
-    return {"label": prediction.label, "score": prediction.score, "scores": dict(scores)}

@@ -47,16 +47,15 @@ def command(
     with only_stderr():
         from tunery import tasks
         from tunery.inference.evaluate import evaluate
-        from tunery.inference.predictor import Predictor
-        from tunery.inference.rows import evaluation_rows
+        from tunery.inference.model import open_model
         from tunery.inference.source import locate
+        from tunery.rows import Place, evaluation_sets
 
         source = locate(model, profile=profile)
         chosen = tasks.get(task or source.card.task)
-        sets = evaluation_rows(chosen, data, limit=limit)
+        sets = evaluation_sets(chosen, Place.at(data, chosen), limit=limit)
         note(f"measuring {source.name} on {sum(len(rows.rows) for rows in sets.values())} rows of {chosen.name}")
-        predictor = Predictor.load(model, device=device, profile=profile)
-        outcome = evaluate(predictor, chosen, sets, batch_size=batch_size)
+        outcome = evaluate(open_model(model, device=device, profile=profile), chosen, sets, batch_size=batch_size)
     recorded = source.card.score
     same = recorded.comparable(outcome.score)
     shown = table("metric", "value", numbers=("value",), title=f"{source.name} on {chosen.name}")

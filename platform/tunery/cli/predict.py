@@ -14,14 +14,16 @@ import typer
 from rich.text import Text
 
 from tunery.cli import extras
-from tunery.cli._models import BatchOption, DeviceOption, ModelArgument, quiet_libraries, told
+from tunery.cli._models import BatchOption, DeviceOption, ModelArgument, quiet_libraries
 from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit, note, only_stderr, table
 from tunery.errors import InputError
 
 if TYPE_CHECKING:
+    from tunery.inference.generator import Answer
     from tunery.inference.inputs import Line, Reader
-    from tunery.inference.predictor import Input, Prediction, Predictor
+    from tunery.inference.model import Model
+    from tunery.inference.predictor import Input, Prediction
 
 PANEL = Panel.MODELS
 ORDER = 10
@@ -65,9 +67,9 @@ def command(
     quiet_libraries()
     with only_stderr():
         from tunery.inference.inputs import Reader
-        from tunery.inference.predictor import Predictor
+        from tunery.inference.model import open_model
 
-        predictor = Predictor.load(model, device=device, profile=profile)
+        predictor = open_model(model, device=device, profile=profile)
     reader = Reader.of(predictor.card)
     if text is not None:
         _one(predictor, reader, text, text2, output)
@@ -77,20 +79,20 @@ def command(
         _ask(predictor, reader, output)
 
 
-def _one(predictor: Predictor, reader: Reader, text: str, text2: str | None, output: Format) -> None:
+def _one(predictor: Model, reader: Reader, text: str, text2: str | None, output: Format) -> None:
     try:
         prediction = predictor(*reader.checked(text, text2))
     except ValueError as bad:
         raise InputError(f"{predictor.name}: {bad} (--text, --text2)") from None
-    emit(output, {"model": predictor.name} | told(prediction), _shown(prediction))
+    emit(output, {"model": predictor.name} | prediction.told(), _shown(prediction))
 
 
-def _shown(prediction: Prediction) -> Any:
-    if prediction.label is None:
-        return Text(f"{prediction.score:.4f}")
+def _shown(prediction: Prediction | Answer) -> Any:
+    if not prediction.scores:
+        return Text(prediction.line)
     shown = table("label", "probability", numbers=("probability",))
     for label, score in sorted(prediction.scores.items(), key=lambda item: -item[1]):
-        shown.add_row(label, f"{score:.4f}", style="bold" if label == prediction.label else "")
+        shown.add_row(label, f"{score:.4f}", style="bold" if score == max(prediction.scores.values()) else "")
     return shown
 
 
@@ -105,7 +107,7 @@ def _check_files(file: Path, out: Path | None, output: Format) -> None:
         raise InputError(f"--file and --out are the same file: {file}")
 
 
-def _file(predictor: Predictor, reader: Reader, file: Path, out: Path | None, batch_size: int, output: Format) -> None:
+def _file(predictor: Model, reader: Reader, file: Path, out: Path | None, batch_size: int, output: Format) -> None:
     bad_file = Path(f"{out or ('stdin' if str(file) == '-' else file)}.bad.jsonl")
     counts = {"predicted": 0, "bad": 0}
     with contextlib.ExitStack() as files:
@@ -121,7 +123,7 @@ def _file(predictor: Predictor, reader: Reader, file: Path, out: Path | None, ba
 
         numbers: list[int] = []
         for prediction in predictor.predict_many(_good(reader.read(source), keep, numbers), batch_size):
-            write(_line({"index": numbers[counts["predicted"]]} | told(prediction)))
+            write(_line({"index": numbers[counts["predicted"]]} | prediction.told()))
             counts["predicted"] += 1
     document = {"model": predictor.name, "file": str(file), "out": str(out) if out else None, **counts,
                 "bad_file": str(bad_file) if counts["bad"] else None}  # fmt: skip
@@ -173,7 +175,7 @@ def _line(entry: dict[str, Any]) -> str:
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def _ask(predictor: Predictor, reader: Reader, output: Format) -> None:
+def _ask(predictor: Model, reader: Reader, output: Format) -> None:
     """One prediction a text; with -o json one line of JSON each."""
     note(f"{predictor.name}: a text a line{', then its second text' if reader.pairs else ''}; Ctrl-D ends")
     while True:
@@ -188,11 +190,9 @@ def _ask(predictor: Predictor, reader: Reader, output: Format) -> None:
             note(str(bad))
             continue
         if output is Format.JSON:
-            _to_stdout(_line(told(prediction)))
-        elif prediction.label is None:
-            _to_stdout(f"{prediction.score:.4f}\n")
+            _to_stdout(_line(prediction.told()))
         else:
-            _to_stdout(f"{prediction.label}  {prediction.score:.4f}\n")
+            _to_stdout(f"{prediction.line}\n")
 
 
 def _prompt(words: str) -> str:

@@ -2,77 +2,94 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
-from storage.datasets import Fields, Rows, data_fingerprint, from_rows, read_hub, read_path
-from storage.errors import MissingSplitError
+from storage.datasets import data_fingerprint
 from storage.models import model_folder
-from storage.tokens import encoder, fingerprint, tokenise
+from storage.tokens import EncodeRows, Questions, TokenFile, TokenTable, encoder, fingerprint, labelled, tokenise
 from tunery.cluster.messages import StudyData
-from tunery.errors import InputError
 from tunery.plan import Study
+from tunery.rows import Place, Repeats, training_sets
 from tunery.tasks import Task, get
+from tunery.tasks.prompting import Prompting, stop_tokens
 
 
 def prepare(study: Study, cache: Path) -> StudyData:
     """Read and tokenise the splits of a study; a second call finds the files of the first.
 
-    Raises storage.errors.DataError for rows that cannot be used.
+    Raises storage.errors.DataError for rows that cannot be used, InputError where the model cannot be asked.
     """
-    task = get(study.task)
+    task, data = get(study.task), study.data
     folder = model_folder(study.model.id)
     tokenizer = AutoTokenizer.from_pretrained(folder, revision=study.model.revision, trust_remote_code=False)
+    place = place_of(study)
+    sets = training_sets(task, place, max_train=data.max_train, max_eval=data.max_eval, deduplicate=data.deduplicate)
+    prompting = Prompting.of(tokenizer, task.template, form=data.template) if task.kind == "generation" else None
+    encode = _encode(tokenizer, study.train.max_length, prompting)
     key = f"{fingerprint(tokenizer)}:{study.train.max_length}"
-    encode = encoder(tokenizer, study.train.max_length)
-    train = read(study, task, task.train_split)
-    evals = _eval_sets(study, task)
-    train_file = tokenise(train, encode, key=key, cache=cache / "tokens")
-    eval_files = {split: tokenise(rows, encode, key=key, cache=cache / "tokens") for split, rows in evals.items()}
+    if prompting is not None:
+        key += f":{prompting}:{getattr(tokenizer, 'chat_template', '') if prompting.form == 'chat' else ''}"
+    train_file = tokenise(sets.train, encode, key=key, cache=cache / "tokens")
+    eval_files = {split: tokenise(rows, encode, key=key, cache=cache / "tokens") for split, rows in sets.evals.items()}
     saved = cache / "tokenizers" / fingerprint(tokenizer)[:16]
     if not (saved / "tokenizer_config.json").exists():
         tokenizer.save_pretrained(saved)
+    stop = stop_tokens(tokenizer) if prompting is not None else ()
     return StudyData(
         task=task.name,
         train=train_file.path,
         evals={split: file.path for split, file in eval_files.items()},
         tokenizer=saved,
-        fingerprint=data_fingerprint({split: rows.fingerprint for split, rows in evals.items()}),
+        fingerprint=data_fingerprint({split: rows.fingerprint for split, rows in sets.evals.items()}),
         train_rows=train_file.examples,
         train_tokens=train_file.tokens,
         eval_rows=sum(file.examples for file in eval_files.values()),
-        skipped=train.skipped + tuple(line for rows in evals.values() for line in rows.skipped),
+        skipped=sets.train.skipped + tuple(line for rows in sets.evals.values() for line in rows.skipped),
+        notes=(*_repeated(sets.repeats), *_cut(task, train_file, stop, study.train.max_length)),
+        stop=stop,
+        form=prompting.form if prompting is not None else "",
     )
 
 
-def _eval_sets(study: Study, task: Task) -> dict[str, Rows]:
-    sets = {}
-    for split in task.eval_splits:
-        try:
-            sets[split.name] = read(study, task, split.name)
-        except MissingSplitError:
-            if not split.optional:
-                raise
-    return sets
-
-
-def read(study: Study, task: Task, split: str) -> Rows:
-    """The rows of one split, bounded as the study's `data` says."""
+def place_of(study: Study) -> Place:
+    """Where a study's rows are."""
     data = study.data
-    limit = data.max_train if split == task.train_split else data.max_eval
-    fields = Fields(task.text, task.text_pair, task.label, task.labels)
-    if data.source == "embedded":
-        rows = importlib.import_module(f"tunery.tasks.{task.name}").rows(split, seed=data.seed)
-        origin = f"embedded:{task.name}/{split}"
-        return from_rows(((text, None, float(label)) for text, label in rows), origin, limit=limit, seed=data.seed)
-    if data.source == "path":
-        assert data.root is not None
-        return read_path(
-            Path(data.root), task.folder, split, fields, bad_rows=data.bad_rows, limit=limit, seed=data.seed
-        )
-    if task.hub is None:
-        known = "embedded" if task.generate else "path"
-        raise InputError(f"task {task.name} is not on the hub; set data.source: {known}")
-    return read_hub(task.hub.repo, task.hub.config, split, fields, bad_rows=data.bad_rows, limit=limit, seed=data.seed)
+    return Place(data.source, Path(data.root) if data.root is not None else None, data.seed, data.bad_rows)
+
+
+def _encode(tokenizer: Any, max_length: int, prompting: Prompting | None) -> EncodeRows:
+    if prompting is None:
+        return labelled(encoder(tokenizer, max_length))
+    return questions(tokenizer, max_length, prompting)
+
+
+def questions(tokenizer: Any, max_length: int, prompting: Prompting) -> Questions:
+    """How questions are encoded for a model. InputError where its answers would not end."""
+    return Questions(
+        tokenizer,
+        max_length,
+        lambda asked: prompting.text(tokenizer, asked),
+        prompting.special_tokens,
+        stop_tokens(tokenizer)[0],
+    )
+
+
+def _repeated(repeats: Repeats) -> list[str]:
+    found = [
+        (repeats.within, "have the text of an earlier one"),
+        (repeats.shared, "have a text that is among the evaluation's"),
+    ]
+    advice = "left out" if repeats.dropped else "kept; data.deduplicate: true leaves them out"
+    return [f"{count:,} training rows {what} ({advice})" for count, what in found if count]
+
+
+def _cut(task: Task, file: TokenFile, stop: tuple[int, ...], max_length: int) -> list[str]:
+    """Answers that did not fit: they are learned without their ends."""
+    if task.kind != "generation":
+        return []
+    table = TokenTable(file.path)
+    cut = sum(int(table[index].ids[-1]) not in stop for index in range(len(table)))
+    return [f"{cut:,} of {len(table):,} answers are cut: they do not fit into {max_length} tokens"] if cut else []

@@ -52,6 +52,19 @@ class StudyData:
     eval_rows: int
     skipped: tuple[str, ...]
     """Bad rows that were left out, each with its file, line and reason."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the data: repeats, answers that were cut."""
+    stop: tuple[int, ...] = ()
+    """Of a task with answers: token ids at which one ends."""
+    form: Literal["", "chat", "plain"] = ""
+    """Of a task with answers: how questions are put to the model."""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The notes, with how many rows were left out."""
+        count = len(self.skipped)
+        bad = f"{count:,} bad rows are left out; they are named in MLflow's skipped_rows.txt"
+        return (bad, *self.notes) if count else self.notes
 
 
 @dataclass(frozen=True)

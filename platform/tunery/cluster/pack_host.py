@@ -9,6 +9,7 @@ it passes on, so that all do the same between the same two steps.
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import tempfile
@@ -221,7 +222,7 @@ class _Host:
             name=str(seat.order.name),
             tuner=seat.trial.tuner,
             train=seat.trial.train,
-            head=HeadSpec(seat.task.kind, seat.task.labels),
+            head=HeadSpec(seat.task.kind, seat.task.labels, data.stop),
             train_set=TokenTable(data.train),
             eval_sets={split: TokenTable(path) for split, path in data.evals.items()},
         )
@@ -305,7 +306,7 @@ class _Host:
 
     def _report(self, seat: _Seat, results: Mapping[str, Evaluation], peak: int) -> Report:
         progress = self.pack.progress(str(seat.order.name))
-        scores = metrics.score(seat.task, {split: (e.logits, e.labels) for split, e in results.items()})
+        scores = metrics.score(seat.task, {split: self._outcome(seat, split, e) for split, e in results.items()})
         objective = metrics.objective(seat.task, scores)
         sign = 1.0 if seat.task.direction == "maximise" else -1.0
         before = seat.reports[-1].objective if seat.reports else None
@@ -334,6 +335,14 @@ class _Host:
             at_ms=_now_ms(),
         )
 
+    def _outcome(self, seat: _Seat, split: str, found: Evaluation) -> metrics.Scored | metrics.Written:
+        if seat.task.kind != "generation":
+            return found.logits, found.labels
+        data = seat.order.data
+        tokenizer = _tokenizer(data.tokenizer)
+        texts = tokenizer.batch_decode([ids.tolist() for ids in found.answers], skip_special_tokens=True)
+        return [text.strip() for text in texts], TokenTable(data.evals[split]).answers
+
     def _peak_memory(self) -> int:
         """Of this worker with all its seats, in bytes: on the device, or of the process on a CPU."""
         if self.device.type == "cuda":
@@ -359,6 +368,14 @@ class _Host:
         seat.log.parent.mkdir(parents=True, exist_ok=True)
         with seat.log.open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
+
+
+@functools.cache
+def _tokenizer(folder: Path) -> Any:
+    # Imported here: what has labels needs none.
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def _line(report: Report) -> str:

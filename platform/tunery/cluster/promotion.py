@@ -11,19 +11,20 @@ import ray
 
 from storage.checkpoints import CheckpointStore
 from storage.registry import Registry, Version
+from tuners.config import TrainConfig
 from tunery import __version__
 from tunery.cluster.messages import SeatName, StudyData
 from tunery.cluster.recorder import Recorder
 from tunery.cluster.reports import REPORTS, STATE
 from tunery.errors import RunError, UnreachableError
 from tunery.home import who
-from tunery.inference.card import AdapterCard, BaseModelCard, ObjectiveCard, Score, SeedsCard
+from tunery.inference.card import AdapterCard, AskingCard, BaseModelCard, ObjectiveCard, Score, SeedsCard
 from tunery.inference.gate import contest
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
 from tunery.runs import RunFolder, StudyState, TrialState
 from tunery.standings import standing_of
-from tunery.tasks import get
+from tunery.tasks import Task, get
 
 SHIPMENT_S = 300.0
 """What a registration waits for the trial's run and artifacts to be in MLflow."""
@@ -42,13 +43,15 @@ class Outcome:
 @ray.remote(num_cpus=0, max_retries=1)
 def measure(folder: Path, study: Study) -> float:
     """The objective of an adapter on a study's evaluation data; in a process of its own, since it loads torch."""
-    from tunery.cluster.data import read
+    from tunery.cluster.data import place_of
     from tunery.inference.evaluate import evaluate
-    from tunery.inference.predictor import Predictor
+    from tunery.inference.model import open_model
+    from tunery.rows import evaluation_sets
 
     task = get(study.task)
-    sets = {split.name: read(study, task, split.name) for split in task.eval_splits if not split.optional}
-    objective: float = evaluate(Predictor.load(str(folder)), task, sets).objective
+    sets = evaluation_sets(task, place_of(study), limit=study.data.max_eval)
+    certain = {split.name: sets[split.name] for split in task.eval_splits if not split.optional}
+    objective: float = evaluate(open_model(folder), task, certain).objective
     return objective
 
 
@@ -126,6 +129,7 @@ class Promoter:
             task=task.name,
             kind=task.kind,
             labels=task.labels,
+            asking=_asking(task, data, config.train),
             base=BaseModelCard(
                 id=study.model.id,
                 revision=study.model.revision,
@@ -145,6 +149,13 @@ class Promoter:
             trial=trial.number,
             tunery=__version__,
         )
+
+
+def _asking(task: Task, data: StudyData, train: TrainConfig) -> AskingCard | None:
+    """How the model was asked in training."""
+    if not data.form:
+        return None
+    return AskingCard(form=data.form, template=task.template, max_new_tokens=train.max_new_tokens)
 
 
 def _seeds(study: Study, state: StudyState) -> SeedsCard | None:

@@ -74,6 +74,7 @@ class Recorder:
                 "train_tokens": str(data.train_tokens),
                 "eval_rows": str(data.eval_rows),
                 "skipped_rows": str(len(data.skipped)),
+                **({"data_notes": "; ".join(data.notes)} if data.notes else {}),
             },
             files={
                 "spec.json": plan.spec.model_dump_json(indent=1).encode(),

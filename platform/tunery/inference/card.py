@@ -71,6 +71,16 @@ class ObjectiveCard(_Stored):
     value: float
 
 
+class AskingCard(_Stored):
+    """How a model that generates is asked."""
+
+    form: Literal["chat", "plain"]
+    template: str
+    """Of a plain prompt."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Of an answer."""
+
+
 class SeedsCard(_Stored):
     """What its configuration gave when it was trained again with other seeds."""
 
@@ -84,9 +94,11 @@ class AdapterCard(_Stored):
     """The card of one adapter."""
 
     task: str
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "generation"]
     labels: tuple[str, ...] = ()
-    """In the order of the head's outputs; empty for a regression."""
+    """In the order of the head's outputs; of a classification only."""
+    asking: AskingCard | None = None
+    """Of a generation only."""
     base: BaseModelCard
     objective: ObjectiveCard
     seeds: SeedsCard | None = None

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from storage.datasets import Rows, data_fingerprint
+from storage.datasets import Row, Rows, data_fingerprint
 from tunery.errors import InputError
 from tunery.inference.card import Score
-from tunery.inference.predictor import Predictor
+from tunery.inference.generator import Generator
+from tunery.inference.model import Model
 from tunery.tasks import Task
-from tunery.tasks.metrics import objective, score
+from tunery.tasks.metrics import Scored, Written, objective, score
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,25 @@ class Evaluated:
         return Score(self.objective_name, self.objective, self.data_fingerprint)
 
 
-def evaluate(predictor: Predictor, task: Task, sets: Mapping[str, Rows], *, batch_size: int = 32) -> Evaluated:
+def evaluate(model: Model, task: Task, sets: Mapping[str, Rows], *, batch_size: int = 32) -> Evaluated:
     """Measure on the rows of each split. InputError where the model was made for other labels."""
-    card = predictor.card
+    card = model.card
     if (card.kind, card.labels) != (task.kind, task.labels):
         raise InputError(
-            f"{predictor.name} was trained for {card.task} ({', '.join(card.labels) or card.kind}), "
+            f"{model.name} was trained for {card.task} ({', '.join(card.labels) or card.kind}), "
             f"which {task.name} ({', '.join(task.labels) or task.kind}) is not"
         )
     began = time.monotonic()
-    outcomes = {
-        split: (
-            predictor.logits([(row.text, row.text_pair) for row in rows.rows], batch_size),
-            np.array([row.label for row in rows.rows]),
-        )
-        for split, rows in sets.items()
-    }
+    outcomes = {split: _outcome(model, rows.rows, batch_size) for split, rows in sets.items()}
     seconds = time.monotonic() - began
     metrics = score(task, outcomes)
     fingerprint = data_fingerprint({split: rows.fingerprint for split, rows in sets.items()})
     examples = sum(len(rows.rows) for rows in sets.values())
     return Evaluated(metrics, objective(task, metrics), task.objective_name, fingerprint, examples, seconds)
+
+
+def _outcome(model: Model, rows: Sequence[Row], batch_size: int) -> Scored | Written:
+    if isinstance(model, Generator):
+        return list(model.answers([row.text for row in rows], batch_size)), [row.answer or "" for row in rows]
+    labels = np.array([row.label for row in rows])
+    return model.logits([(row.text, row.text_pair) for row in rows], batch_size), labels

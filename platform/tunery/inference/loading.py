@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from storage.models import model_folder
@@ -89,19 +89,20 @@ def _base(
     labels = card.labels or ("value",)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(
-            name,
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: number for number, label in enumerate(labels)},
-            problem_type="regression" if card.kind == "regression" else "single_label_classification",
-            **options,
-        )
+        described: dict[str, Any] = {
+            "num_labels": len(labels),
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: number for number, label in enumerate(labels)},
+            "problem_type": "regression" if card.kind == "regression" else "single_label_classification",
+        }
+        generates = card.kind == "generation"
+        config = AutoConfig.from_pretrained(name, **({} if generates else described), **options)
         # In the configuration too: decoders look there for where a sequence ends.
         config.get_text_config().pad_token_id = config.pad_token_id = pad
         if quantised and card.base.quantisation != "none":
             options |= {"quantization_config": _four_bit(card, config, device), "device_map": {"": device}}
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        kind = AutoModelForCausalLM if generates else AutoModelForSequenceClassification
+        model, report = kind.from_pretrained(
             name, config=config, dtype=_dtype(card, device), use_safetensors=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, SafetensorError) as error:

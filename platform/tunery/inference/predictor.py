@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,15 @@ class Prediction:
     scores: Mapping[str, float]
     """Label -> probability, in the order of the head's outputs; empty for a regression."""
 
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"{self.score:.4f}" if self.label is None else f"{self.label}  {self.score:.4f}"
+
+    def told(self) -> dict[str, Any]:
+        """For programs, as documents hold it."""
+        return {"label": self.label, "score": self.score, "scores": dict(self.scores)}
+
 
 class Predictor:
     """A loaded model. Calls are independent of each other and of what shares their batch (but for rounding)."""
@@ -73,6 +83,8 @@ class Predictor:
         """
         device = device or best_device()
         source = locate(model, home=home, profile=profile)
+        if source.card.asking is not None:
+            raise InputError(f"{source.name} generates answers, and has no labels or values: use Generator")
         loaded = load(source.folder, source.card, device=device, quantised=quantised)
         return cls(loaded, source.card, name=source.name, device=device)
 

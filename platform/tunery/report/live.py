@@ -61,6 +61,7 @@ def news(before: RunState | None, after: RunState) -> Iterator[str]:
     for study in after.studies:
         known = old.get(study.name)
         trials = {trial.number: trial for trial in known.trials} if known else {}
+        yield from (f"{study.name}: {note}" for note in study.notes if known is None or note not in known.notes)
         for trial in study.trials:
             yield from _trial_news(study, trials.get(trial.number), trial)
         if (known is None or known.status != study.status) and study.status in ("finished", "failed", "stopped"):

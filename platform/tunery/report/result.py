@@ -63,6 +63,7 @@ def _study_document(study: StudyState) -> dict[str, Any]:
         "model_version": study.model_version,
         "champion": study.champion,
         "verdict": study.verdict,
+        "notes": list(study.notes),
         "error": study.error,
     }
 
@@ -109,6 +110,7 @@ def _study_lines(study: StudyState) -> list[RenderableType]:
         line,
         *_indented("  ·  ".join(part for part in details if part), "dim"),
         *_indented(_model(study), ""),
+        *_indented("\n".join(study.notes), "dim"),
         *_indented(study.error, "red"),
     ]
 

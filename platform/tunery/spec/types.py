@@ -57,6 +57,10 @@ class DataSpec(Frozen):
     """Most evaluation rows used; all by default."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Of the rows drawn under `max_train` and `max_eval`, and of generated data."""
+    deduplicate: bool = False
+    """Leave out training rows whose text an earlier one has, or an evaluation row; they are counted either way."""
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """How tasks with answers put their questions; auto: in the model's chat format where it has one."""
     bad_rows: Literal["fail", "skip"] = "fail"
     """What to do with a row that cannot be read; skipped rows are counted and named in the log."""
 

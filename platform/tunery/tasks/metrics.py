@@ -1,23 +1,25 @@
-"""The tasks' metrics, by scikit-learn and scipy: what GLUE's official scripts call."""
+"""The tasks' metrics: those of GLUE by scikit-learn and scipy, as its official scripts; those of texts in `written`."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from tunery.tasks.task import Task
+from tunery.tasks.task import EvalSplit, Task
 
 Array = NDArray[np.float32]
 Scored = tuple[Array, NDArray[np.generic]]
 """N rows, C classes: logits [N, C] (C = 1 for a regression) and labels [N]."""
+Written = tuple[Sequence[str], Sequence[str]]
+"""N answers, and what they should have been."""
 
 
-def score(task: Task, evaluations: Mapping[str, Scored]) -> dict[str, float]:
+def score(task: Task, evaluations: Mapping[str, Scored | Written]) -> dict[str, float]:
     """The metrics of every split that was evaluated, by the task's names.
 
     A correlation that is undefined, because all predictions are the same, counts as 0.0. AssertionError for
@@ -30,14 +32,33 @@ def score(task: Task, evaluations: Mapping[str, Scored]) -> dict[str, float]:
         if split.name not in evaluations:
             assert split.optional, f"{task.name} was not evaluated on {split.name}"
             continue
-        logits_NC, labels_N = evaluations[split.name]
-        assert len(labels_N) > 0, f"{task.name}: {split.name} is empty"
-        assert logits_NC.ndim == 2, logits_NC.shape
-        assert len(logits_NC) == len(labels_N), (logits_NC.shape, labels_N.shape)
-        predictions_N = logits_NC[:, 0] if task.kind == "regression" else logits_NC.argmax(axis=1)
-        for metric in split.metrics:
-            result[metric] = float(_FORMULAS[metric.partition("_")[0]](labels_N, predictions_N))
+        outputs, expected = evaluations[split.name]
+        assert len(expected) > 0, f"{task.name}: {split.name} is empty"
+        assert len(outputs) == len(expected), (len(outputs), len(expected))
+        if task.kind == "generation":
+            result |= _of_texts(task, split, [str(text) for text in outputs], [str(text) for text in expected])
+        else:
+            result |= _of_logits(task, split, np.asarray(outputs), np.asarray(expected))
     return result
+
+
+def _of_logits(task: Task, split: EvalSplit, logits_NC: Array, labels_N: NDArray[np.generic]) -> dict[str, float]:
+    assert logits_NC.ndim == 2, logits_NC.shape
+    predictions_N = logits_NC[:, 0] if task.kind == "regression" else logits_NC.argmax(axis=1)
+    found = {}
+    for metric in split.metrics:
+        formula = metric.partition("_")[0]
+        given = logits_NC if formula in _OF_LOGITS else predictions_N
+        found[metric] = float((_OF_LOGITS | _FORMULAS)[formula](labels_N, given))
+    return found
+
+
+def _of_texts(task: Task, split: EvalSplit, answers: Sequence[str], expected: Sequence[str]) -> dict[str, float]:
+    # Imported here: its libraries are loaded for tasks with answers only.
+    from tunery.tasks.written import written
+
+    scores = written(answers, expected, language=task.language)
+    return {metric: scores[metric.partition("_")[0]] for metric in split.metrics}
 
 
 def objective(task: Task, metrics: Mapping[str, float]) -> float:
@@ -56,7 +77,15 @@ def _correlation(formula: Callable[..., tuple[float, float]]) -> Callable[[Array
     return correlate
 
 
-_FORMULAS: Mapping[str, Callable[..., float]] = {
+def _auc(labels_N: NDArray[np.generic], logits_NC: Array) -> float:
+    """Of two classes, the second one's; 0.5 where the rows have one class only."""
+    if len(np.unique(labels_N)) < 2:
+        return 0.5
+    return float(sklearn_metrics.roc_auc_score(labels_N, logits_NC[:, 1] - logits_NC[:, 0]))
+
+
+_OF_LOGITS: dict[str, Callable[..., float]] = {"auc": _auc}
+_FORMULAS: dict[str, Callable[..., float]] = {
     "accuracy": sklearn_metrics.accuracy_score,
     # Label 1 is the positive class, as GLUE has it; a class never predicted counts as 0 without a warning.
     "f1": lambda labels, predictions: sklearn_metrics.f1_score(labels, predictions, zero_division=0.0),

@@ -8,6 +8,8 @@ from typing import Literal
 
 Value = str | int | float | bool | None
 
+Kind = Literal["classification", "regression", "generation"]
+
 Sample = tuple[str, str | None]
 """One input: the text, and the second text of a task on pairs."""
 
@@ -29,6 +31,8 @@ class EvalSplit:
     """Names as they are reported; up to the first underscore they name the formula: `accuracy_mm` is an accuracy."""
     optional: bool = False
     """Whether a data source may lack it."""
+    held_out: int = 0
+    """Where a data source lacks it, so many rows (a fifth of them at most) are held out of the training rows."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,13 @@ class Task:
     name: str
     title: str
     """One line for tables and help."""
-    kind: Literal["classification", "regression"]
+    kind: Kind
     text: str
     text_pair: str | None
     label: str
     """`text`, `text_pair` and `label` are column names."""
     labels: tuple[str, ...]
-    """Label names in the order of their numbers, from 0; empty for a regression."""
+    """Label names in the order of their numbers, from 0; of a classification only."""
     eval_splits: tuple[EvalSplit, ...]
     objective: tuple[str, ...]
     """The metrics whose mean is the objective."""
@@ -61,6 +65,12 @@ class Task:
     """Split -> number of rows of the whole data set."""
     tokens_per_example: float = 32.0
     """Mean over train, special tokens included, cut at 128: an estimate for plans. The module says how it was got."""
+    prompt: str = ""
+    """Of a generation, what is asked: `{column}` stands for a column's text. `label` is the answer's column."""
+    template: str = ""
+    """Of a generation, for models without a chat's format: `{prompt}` stands for what is asked; the answer follows."""
+    language: Literal["en", "zh"] = "en"
+    """How texts that are generated are split into words, to be scored."""
     generate: bool = False
     """Whether the project generates the data itself (`data.source: embedded`)."""
 

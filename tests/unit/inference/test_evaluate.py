@@ -11,7 +11,7 @@ from tunery import tasks
 from tunery.errors import InputError
 from tunery.inference.evaluate import evaluate
 from tunery.inference.predictor import Predictor
-from tunery.inference.rows import evaluation_rows
+from tunery.rows import Place, evaluation_sets
 from tunery.tasks import metrics
 
 TEXTS = ["the cat sat", "no", "john gave him a present", "she is smart", "he", "a dog", "mat on the cat", "i think"]
@@ -49,7 +49,7 @@ def test_a_model_of_other_labels_is_not_measured(adapter: Path) -> None:
 
 
 def test_embedded_rows_are_generated_and_bounded() -> None:
-    sets = evaluation_rows(tasks.get("acceptability"), None, limit=20)
+    sets = evaluation_sets(tasks.get("acceptability"), Place("embedded"), limit=20)
     assert {split: len(each.rows) for split, each in sets.items()} == {"validation": 20}
 
 
@@ -58,13 +58,13 @@ def test_rows_under_a_folder_and_an_optional_split_that_is_not_there(tmp_path: P
     folder.mkdir(parents=True)
     lines = '{"premise": "a cat", "hypothesis": "a dog", "label": 2}\n' * 3
     (folder / "validation_matched.jsonl").write_text(lines)
-    assert list(evaluation_rows(tasks.get("mnli"), tmp_path)) == ["validation_matched"]
+    assert list(evaluation_sets(tasks.get("mnli"), Place("path", tmp_path))) == ["validation_matched"]
 
 
 def test_a_task_without_a_source_asks_for_one() -> None:
     own = replace(tasks.get("cola"), hub=None)
     with pytest.raises(InputError, match="--data"):
-        evaluation_rows(own, None)
+        Place.at(None, own)
 
 
 def test_logits_of_one_class_count_as_values() -> None:

@@ -12,7 +12,7 @@ import pytest
 from storage.datasets import Rows, from_rows
 from storage.errors import ChecksumError, DataError, StorageError
 from storage.models import model_folder
-from storage.tokens import TokenTable, encoder, fingerprint, tokenise
+from storage.tokens import TokenTable, encoder, fingerprint, labelled, tokenise
 
 Lists = list[list[int]]
 
@@ -32,7 +32,7 @@ def rows(count: int = 5, *, pair: bool = False) -> Rows:
 
 def test_examples_come_back_as_they_were(tmp_path: Path) -> None:
     given = rows(9000, pair=True)  # more than two record batches
-    file = tokenise(given, letters, key="k", cache=tmp_path)
+    file = tokenise(given, labelled(letters), key="k", cache=tmp_path)
     table = TokenTable(file.path)
     assert len(table) == file.examples == 9000
     assert file.tokens == int(table.lengths.sum()) == sum(len(r.text) + len(r.text_pair or "") for r in given.rows)
@@ -53,11 +53,11 @@ def test_examples_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_types_are_left_out_where_there_are_none(tmp_path: Path) -> None:
-    assert TokenTable(tokenise(rows(), letters, key="k", cache=tmp_path).path)[0].types is None
+    assert TokenTable(tokenise(rows(), labelled(letters), key="k", cache=tmp_path).path)[0].types is None
 
 
 def test_nothing_is_copied(tmp_path: Path) -> None:
-    path = tokenise(rows(3000), letters, key="k", cache=tmp_path).path
+    path = tokenise(rows(3000), labelled(letters), key="k", cache=tmp_path).path
     table = TokenTable(path)
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
     ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in mapped]
@@ -69,7 +69,7 @@ def test_nothing_is_copied(tmp_path: Path) -> None:
 
 
 def test_a_table_travels_by_its_path(tmp_path: Path) -> None:
-    table = TokenTable(tokenise(rows(3000), letters, key="k", cache=tmp_path).path)
+    table = TokenTable(tokenise(rows(3000), labelled(letters), key="k", cache=tmp_path).path)
     sent = pickle.dumps(table)
     assert len(sent) < 1000
     assert pickle.loads(sent)[2999].ids.tolist() == table[2999].ids.tolist()
@@ -82,22 +82,22 @@ def test_a_file_is_made_once_and_named_by_content_and_key(tmp_path: Path) -> Non
         calls.append(len(texts))
         return letters(texts, pairs)
 
-    first = tokenise(rows(), counting, key="k", cache=tmp_path)
-    assert tokenise(rows(), counting, key="k", cache=tmp_path) == first
+    first = tokenise(rows(), labelled(counting), key="k", cache=tmp_path)
+    assert tokenise(rows(), labelled(counting), key="k", cache=tmp_path) == first
     assert calls == [5]
     others = [
-        tokenise(rows(), counting, key="other", cache=tmp_path),
-        tokenise(rows(6), counting, key="k", cache=tmp_path),
+        tokenise(rows(), labelled(counting), key="other", cache=tmp_path),
+        tokenise(rows(6), labelled(counting), key="k", cache=tmp_path),
     ]
     assert len({first.path, *(other.path for other in others)}) == 3
 
 
 def test_a_file_that_is_not_whole_is_made_again(tmp_path: Path) -> None:
-    file = tokenise(rows(), letters, key="k", cache=tmp_path)
+    file = tokenise(rows(), labelled(letters), key="k", cache=tmp_path)
     os.truncate(file.path, file.path.stat().st_size // 2)
     with pytest.raises(ChecksumError, match="is not whole; delete it"):
         TokenTable(file.path)
-    assert tokenise(rows(), letters, key="k", cache=tmp_path) == file
+    assert tokenise(rows(), labelled(letters), key="k", cache=tmp_path) == file
     assert len(TokenTable(file.path)) == 5
     with pytest.raises(StorageError, match="no token file"):
         TokenTable(tmp_path / "none.arrow")
@@ -110,7 +110,7 @@ def test_a_failed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
         return letters(texts, pairs)
 
     with pytest.raises(RuntimeError, match="second batch"):
-        tokenise(rows(9000), failing, key="k", cache=tmp_path)
+        tokenise(rows(9000), labelled(failing), key="k", cache=tmp_path)
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
 
 
@@ -119,20 +119,20 @@ def test_a_row_without_tokens_is_an_error(tmp_path: Path) -> None:
         return [[] if text.startswith("row 3") else [1] for text in texts], None
 
     with pytest.raises(DataError, match=r"test: example 3: the tokenizer makes no token of 'row 3!!!'"):
-        tokenise(rows(), empty, key="k", cache=tmp_path)
+        tokenise(rows(), labelled(empty), key="k", cache=tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot write the token file"):
-        tokenise(rows(), letters, key="k", cache=tmp_path / "file" / "cache")
+        tokenise(rows(), labelled(letters), key="k", cache=tmp_path / "file" / "cache")
 
 
 BUILDER = """
 import sys
 from pathlib import Path
 from storage.datasets import from_rows
-from storage.tokens import tokenise
+from storage.tokens import labelled, tokenise
 
 cache = Path(sys.argv[1])
 
@@ -142,7 +142,8 @@ def encode(texts, pairs):
 
 print("ready", flush=True)
 sys.stdin.readline()
-file = tokenise(from_rows([(f"row {n}", None, 0.0) for n in range(20000)], "test"), encode, key="k", cache=cache)
+rows = from_rows([(f"row {n}", None, 0.0) for n in range(20000)], "test")
+file = tokenise(rows, labelled(encode), key="k", cache=cache)
 print(file.path, file.examples, file.tokens)
 """
 

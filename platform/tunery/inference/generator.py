@@ -1,0 +1,134 @@
+"""Answers of a model that generates.
+
+from tunery import Generator
+Generator.load("medqa@champion")("感冒了可以吃退烧药吗？").text
+"""
+
+# B a batch, T tokens
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from storage.tokens import Questions
+from tunery.errors import InputError
+from tunery.home import Home
+from tunery.inference.card import AdapterCard
+from tunery.inference.loading import Loaded, best_device, load
+from tunery.inference.predictor import Input
+from tunery.inference.source import locate
+from tunery.tasks.prompting import Prompting, stop_tokens
+
+_WINDOW_BATCHES = 4
+"""Batches read ahead to sort by length."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says to one input."""
+
+    text: str
+    scores: ClassVar[Mapping[str, float]] = {}
+    """It has no labels."""
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return self.text
+
+    def told(self) -> dict[str, Any]:
+        """For programs, as documents hold it."""
+        return {"answer": self.text}
+
+
+class Generator:
+    """A loaded model. Greedy: the same question has the same answer, but for rounding by what shares its batch."""
+
+    def __init__(self, loaded: Loaded, card: AdapterCard, *, name: str, device: str) -> None:
+        assert card.asking is not None
+        self.card = card
+        self.name = name
+        """`medqa/3`, or the folder."""
+        self._device = device
+        self._model = loaded.model
+        self._tokenizer = loaded.tokenizer
+        self._pad = loaded.pad_token
+        prompting = Prompting(card.asking.form, card.asking.template)
+        self._stop = stop_tokens(loaded.tokenizer)
+        self._questions = Questions(
+            loaded.tokenizer,
+            card.max_length,
+            lambda asked: prompting.text(loaded.tokenizer, asked),
+            prompting.special_tokens,
+            self._stop[0],
+        )
+        self.max_new_tokens = card.asking.max_new_tokens
+        """Of an answer."""
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        home: Home | None = None,
+        device: str | None = None,
+        *,
+        profile: str | None = None,
+        quantised: bool = True,
+    ) -> Generator:
+        """Load `name@alias`, `name/3`, `name` (its champion) or an adapter's folder; as `Predictor.load` does."""
+        device = device or best_device()
+        source = locate(model, home=home, profile=profile)
+        if source.card.asking is None:
+            raise InputError(f"{source.name} gives a {source.card.kind}, and generates nothing: use Predictor")
+        loaded = load(source.folder, source.card, device=device, quantised=quantised)
+        return cls(loaded, source.card, name=source.name, device=device)
+
+    def __call__(self, text: str, text_pair: str | None = None) -> Answer:
+        return next(self.predict_many([(text, text_pair)], batch_size=1))
+
+    def predict_many(self, inputs: Iterable[Input], batch_size: int = 16) -> Iterator[Answer]:
+        """An answer to each, in their order. Reads ahead of what it yields by some batches."""
+        for answer in self.answers((text for text, _ in inputs), batch_size):
+            yield Answer(answer)
+
+    def answers(self, texts: Iterable[str], batch_size: int = 16) -> Iterator[str]:
+        """The same, of texts."""
+        iterator = iter(texts)
+        while window := list(islice(iterator, batch_size * _WINDOW_BATCHES)):
+            prompts = self._questions.ask(window, room=self.max_new_tokens)
+            order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+            found = [""] * len(prompts)
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                for row, answer in zip(rows, self._answers([prompts[row] for row in rows]), strict=True):
+                    found[row] = answer
+            yield from found
+
+    @torch.inference_mode()
+    def _answers(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+        longest = max(map(len, prompts))
+        # Filled on the left, so that all answers begin at the same place.
+        ids_BT = torch.tensor([[*[self._pad] * (longest - len(ids)), *ids] for ids in prompts], device=self._device)
+        seen_BT = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=self._device)
+        model: Any = self._model
+        out_BT = model.generate(
+            ids_BT,
+            attention_mask=seen_BT,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=list(self._stop),
+            pad_token_id=self._pad,
+        )
+        return [self._text(words) for words in out_BT[:, longest:].tolist()]
+
+    def _text(self, words: list[int]) -> str:
+        end = next((place for place, word in enumerate(words) if word in self._stop), len(words))
+        text: str = self._tokenizer.decode(words[:end], skip_special_tokens=True)
+        return text.strip()
