@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 
 from benchmarks.places import Places, Refills
 from benchmarks.report import machine, save
+from tunery import tasks
 from tunery.cluster.desk import Desk
 from tunery.cluster.messages import (
     Ended,
@@ -48,6 +49,8 @@ PROGRESS_INTERVAL_S = 1.0
 METRICS = dict.fromkeys(("mcc", "objective", "loss", "train_loss", "examples_per_s", "tokens_per_s", "epoch"), 0.5)
 
 _T = TypeVar("_T")
+
+_TASK = tasks.get("cola")
 
 
 # -- the clock --------------------------------------------------------------------------------------------------------
@@ -301,7 +304,7 @@ class _Study:
         name = SeatName(self._name, self._next)
         self._next, self._left, self._live = self._next + 1, self._left - 1, self._live + 1
         self._quality[name] = self._draw.random()
-        order = SeatOrder(name, "base", "{}", {}, StudyData("cola", Path("t"), {}, Path("k"), "f", 1, 1, 1, ()))
+        order = SeatOrder(name, "base", "{}", {}, StudyData(_TASK, Path("t"), {}, Path("k"), "f", 1, 1, 1, ()))
         await self._all.meter(self._all.desk.join(order))
         self._await(name, 0)
 

@@ -22,6 +22,7 @@ from tunery.spec.explain import explain, show
 from tunery.spec.space import Value
 from tunery.spec.tree import Tree, dotted
 from tunery.spec.types import AnyTuner, DataSpec, ModelSpec, SearchSpec, Spec
+from tunery.tasks.custom import CustomTask
 
 _Model = TypeVar("_Model", bound=Frozen)
 _LONGEST_SLUG = 60
@@ -42,6 +43,8 @@ class Study(Frozen):
     name: str
     """The task's name, or `<task>-<cell>`; unique in the plan and fit for a folder's name."""
     task: str
+    custom: CustomTask | None = None
+    """The task, where the spec declares it."""
     cell: Mapping[str, Value]
     """Matrix path -> this study's value (a list's items joined by '+')."""
     model: ModelSpec
@@ -52,6 +55,11 @@ class Study(Frozen):
     registry_name: str
     alias: str
     min_gain: float
+
+    @property
+    def definition(self) -> tasks.Task:
+        """The task."""
+        return self.custom.task(self.task) if self.custom else tasks.get(self.task)
 
     def trial(self, draw: Mapping[str, Value]) -> TrialConfig:
         """The study's configuration with the drawn values in place, validated again. SpecError where one is wrong."""
@@ -141,13 +149,14 @@ def _studies(spec: Spec) -> Iterator[Study]:
             own: dict[str, Tree] = {**cell, **spec.overrides.get(task, {})}
             method = str(own.get("tuner.method", plain["tuner"]["method"]))
             sections = {key: plain[key] for key in ("model", "data", "tuner", "search")}
-            changes: dict[str, Tree] = {**_defaults(task, method), **given, **own}
+            changes: dict[str, Tree] = {**_defaults(spec, task, method), **given, **own}
             # The method first: a change of method decides which fields the others can stand in.
             ordered = dict(sorted(changes.items(), key=lambda change: change[0] != "tuner.method"))
             configured = paths.overlay(sections, ordered)
             described = {
                 "name": name,
                 "task": task,
+                "custom": plain["custom"].get(task),
                 "cell": {path: _word(value) for path, value in cell.items()},
                 "registry_name": _registry_name(spec, task, slug, method),
                 "alias": spec.registry.alias,
@@ -156,9 +165,10 @@ def _studies(spec: Spec) -> Iterator[Study]:
             yield _validated(Study, {"train": {}, **configured, **described}, what=f"study {name}")
 
 
-def _defaults(task: str, method: str) -> dict[str, Tree]:
+def _defaults(spec: Spec, task: str, method: str) -> dict[str, Tree]:
     """Of fields that a spec leaves out: the method's, and before them the task's."""
-    of_task = {path: value for path, value in tasks.get(task).defaults.items() if path.startswith("train.")}
+    known = {} if task in spec.custom else tasks.get(task).defaults
+    of_task = {path: value for path, value in known.items() if path.startswith("train.")}
     return {f"train.{name}": value for name, value in tuners.config_class(method).train_defaults.items()} | of_task
 
 
@@ -209,7 +219,7 @@ def _mistake(what: str, plain: Mapping[str, Any], error: Mapping[str, Any]) -> M
 
 def estimate(study: Study, *, gpu: bool) -> Estimate:
     """What a study will take, as far as it can be known without contacting anything."""
-    task = tasks.get(study.task)
+    task = study.definition
     train_rows = _bounded(task.rows.get(task.train_split), study.data.max_train)
     eval_rows = [_bounded(task.rows.get(split.name), study.data.max_eval) for split in task.eval_splits]
     known = [rows for rows in eval_rows if rows is not None]

@@ -85,6 +85,10 @@ class StudyState(_State):
     status: StudyStatus = "waiting"
     objective: str = ""
     """Name of the metric."""
+    direction: Literal["maximise", "minimise"] = "maximise"
+    """Where it is to go."""
+    metrics: tuple[str, ...] = ()
+    """The task's own, of what was measured."""
     planned: int = 0
     """Trials asked for."""
     trials: tuple[TrialState, ...] = ()

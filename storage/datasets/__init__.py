@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from storage.datasets.hub import read_hub
 from storage.datasets.path import read_path
-from storage.datasets.rows import BadRows, Fields, Row, Rows, columns_of, data_fingerprint, from_rows, same
+from storage.datasets.rows import BadRows, Fields, Row, Rows, data_fingerprint, from_rows, same
 
 __all__ = [
     "BadRows",
     "Fields",
     "Row",
     "Rows",
-    "columns_of",
     "data_fingerprint",
     "from_rows",
     "read_hub",

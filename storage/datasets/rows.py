@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from random import Random
-from string import Formatter
 from typing import Literal, NamedTuple
 
 from storage.errors import DataError
+from storage.prompts import columns_of
 
 BadRows = Literal["fail", "skip"]
 
@@ -34,15 +34,6 @@ class Fields:
         if self.prompt:
             return tuple(dict.fromkeys((*columns_of(self.prompt), self.label)))
         return tuple(column for column in (self.text, self.text_pair, self.label) if column is not None)
-
-
-def columns_of(prompt: str) -> tuple[str, ...]:
-    """The columns that a prompt names. ValueError where it cannot be taken apart or has something else in braces."""
-    named = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(prompt) if name is not None]
-    for name, spec, conversion in named:
-        if not name or spec or conversion or not name.replace("_", "a").isalnum():
-            raise ValueError(f"expected {{column}} in braces, got {{{name}}}")
-    return tuple(dict.fromkeys(name for name, _, _ in named))
 
 
 class Row(NamedTuple):

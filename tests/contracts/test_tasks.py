@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,14 @@ def task(request: pytest.FixtureRequest) -> Task:
     return tasks.get(request.param)
 
 
-def perfect(task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+WORDS = {"en": ("cats", "dogs", "trains"), "zh": ("猫", "狗", "火车")}
+TEXT = {"en": "we talked about {} for a long time today", "zh": "今天我们谈了很久关于{}的事情"}
+
+
+def perfect(task: Task) -> dict[str, Any]:
+    if task.kind == "generation":
+        texts = [TEXT[task.language].format(word) for word in WORDS[task.language]]
+        return {split.name: (texts, texts) for split in task.eval_splits}
     if task.kind == "regression":
         labels = np.linspace(0, 5, 11)
         logits = labels[:, None].astype(np.float32)
@@ -33,11 +42,11 @@ def test_names_and_columns_are_distinct(task: Task) -> None:
     assert len(set(splits)) == len(splits)
     assert len(set(task.metrics)) == len(task.metrics)
     assert len(set(task.labels)) == len(task.labels)
-    assert (task.kind == "regression") == (task.labels == ())
+    assert (task.kind == "classification") == (task.labels != ())
+    assert (task.kind == "generation") == (task.prompt != "") == (task.template != "")
 
 
 def test_it_can_be_found(task: Task) -> None:
-    assert task.generate or task.hub is not None
     assert task.folder
     assert task.title
     assert task.tokens_per_example > 1
@@ -58,7 +67,7 @@ def test_perfect_predictions_score_best_and_all_metrics_are_there(task: Task) ->
 
 def test_worse_predictions_score_worse_in_the_tasks_direction(task: Task) -> None:
     best = objective(task, score(task, perfect(task)))
-    spoilt = {name: (np.roll(logits, 1, axis=0), labels) for name, (logits, labels) in perfect(task).items()}
+    spoilt = {name: ([*outputs[1:], outputs[0]], labels) for name, (outputs, labels) in perfect(task).items()}
     worse = objective(task, score(task, spoilt))
     assert worse < best if task.direction == "maximise" else worse > best
 

@@ -15,6 +15,7 @@ from tunery import tasks
 from tunery.cli.app import command_names
 from tunery.spec.space import KINDS
 from tunery.spec.types import Spec
+from tunery.tasks.custom import CustomTask
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -26,7 +27,7 @@ PAGES = [
 def test_every_field_of_a_spec_is_documented() -> None:
     text = (ROOT / "docs/spec.md").read_text()
     documented = set(re.findall(r"^\| `([A-Za-z_.]+)` \|", text, re.MULTILINE))
-    fields = {*_fields(Spec), *_fields(TrainConfig, "train.")}
+    fields = {*_fields(Spec), *_fields(TrainConfig, "train."), *_fields(CustomTask, "custom.NAME.")}
     for method in tuners.names():
         fields |= set(_fields(tuners.config_class(method), "tuner."))
     assert fields - documented == set()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from storage.datasets import Fields, Row, columns_of, read_path
+from storage.datasets import Fields, Row, read_path
 from storage.errors import DataError, MissingSplitError
+from storage.prompts import columns_of
 from tunery import tasks
 from tunery.rows import Place, evaluation_sets, training_sets
 

@@ -12,6 +12,7 @@ from tunery.cli import extras
 from tunery.cli._models import BatchOption, DeviceOption, ModelArgument, quiet_libraries
 from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit, note, only_stderr, table
+from tunery.errors import NotFoundError
 
 PANEL = Panel.MODELS
 ORDER = 20
@@ -52,7 +53,11 @@ def command(
         from tunery.rows import Place, evaluation_sets
 
         source = locate(model, profile=profile)
-        chosen = tasks.get(task or source.card.task)
+        chosen = source.card.definition if task is None else tasks.get(task)
+        if chosen is None:
+            raise NotFoundError(
+                f"{source.name} was trained for {source.card.task}, which is not known here: name a --task"
+            )
         sets = evaluation_sets(chosen, Place.at(data, chosen), limit=limit)
         note(f"measuring {source.name} on {sum(len(rows.rows) for rows in sets.values())} rows of {chosen.name}")
         outcome = evaluate(open_model(model, device=device, profile=profile), chosen, sets, batch_size=batch_size)

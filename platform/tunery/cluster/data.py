@@ -13,7 +13,7 @@ from storage.tokens import EncodeRows, Questions, TokenFile, TokenTable, encoder
 from tunery.cluster.messages import StudyData
 from tunery.plan import Study
 from tunery.rows import Place, Repeats, training_sets
-from tunery.tasks import Task, get
+from tunery.tasks import Task
 from tunery.tasks.prompting import Prompting, stop_tokens
 
 
@@ -22,7 +22,7 @@ def prepare(study: Study, cache: Path) -> StudyData:
 
     Raises storage.errors.DataError for rows that cannot be used, InputError where the model cannot be asked.
     """
-    task, data = get(study.task), study.data
+    task, data = study.definition, study.data
     folder = model_folder(study.model.id)
     tokenizer = AutoTokenizer.from_pretrained(folder, revision=study.model.revision, trust_remote_code=False)
     place = place_of(study)
@@ -39,7 +39,7 @@ def prepare(study: Study, cache: Path) -> StudyData:
         tokenizer.save_pretrained(saved)
     stop = stop_tokens(tokenizer) if prompting is not None else ()
     return StudyData(
-        task=task.name,
+        task=task,
         train=train_file.path,
         evals={split: file.path for split, file in eval_files.items()},
         tokenizer=saved,

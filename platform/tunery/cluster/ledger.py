@@ -42,7 +42,9 @@ class Ledger:
                 name=study.name,
                 task=study.task,
                 cell=study.cell,
-                objective=get(study.task).objective_name,
+                objective=study.definition.objective_name,
+                direction=study.definition.direction,
+                metrics=study.definition.metrics,
                 planned=study.search.most_trials,
             )
             for study in plan.studies

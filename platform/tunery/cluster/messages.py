@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tunery.tasks import Task
+
 Ending = Literal["finished", "pruned", "failed", "stopped"]
 Value = str | int | float | bool | None
 
@@ -38,7 +40,7 @@ class SeatName:
 class StudyData:
     """A study's data, tokenised and ready to be memory-mapped."""
 
-    task: str
+    task: Task
     train: Path
     """Token file of the training rows."""
     evals: Mapping[str, Path]

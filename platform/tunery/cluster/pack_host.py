@@ -165,7 +165,7 @@ class _Host:
         seat = _Seat(
             order=order,
             trial=TrialConfig.model_validate_json(order.trial),
-            task=tasks.get(order.data.task),
+            task=order.data.task,
             store=CheckpointStore(run.checkpoints(name.study, name.number)),
             log=run.trial_log(name.study, name.number),
             reports=[],

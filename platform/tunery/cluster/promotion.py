@@ -24,7 +24,7 @@ from tunery.plan import Plan, Study
 from tunery.profile import Profile
 from tunery.runs import RunFolder, StudyState, TrialState
 from tunery.standings import standing_of
-from tunery.tasks import Task, get
+from tunery.tasks import Task
 
 SHIPMENT_S = 300.0
 """What a registration waits for the trial's run and artifacts to be in MLflow."""
@@ -48,7 +48,7 @@ def measure(folder: Path, study: Study) -> float:
     from tunery.inference.model import open_model
     from tunery.rows import evaluation_sets
 
-    task = get(study.task)
+    task = study.definition
     sets = evaluation_sets(task, place_of(study), limit=study.data.max_eval)
     certain = {split.name: sets[split.name] for split in task.eval_splits if not split.optional}
     objective: float = evaluate(open_model(folder), task, certain).objective
@@ -92,7 +92,7 @@ class Promoter:
             version,
             card.score,
             alias=study.alias,
-            direction=get(study.task).direction,
+            direction=study.definition.direction,
             min_gain=study.min_gain,
             by=f"{who()} ({self.plan.run_id})",
             measure=lambda champion: self._measure(registry, champion, study, card.score),
@@ -123,10 +123,11 @@ class Promoter:
     def _card(
         self, study: Study, data: StudyData, trial: TrialState, objective: float, seeds: SeedsCard | None
     ) -> AdapterCard:
-        task = get(study.task)
+        task = study.definition
         config = study.trial(trial.config)
         return AdapterCard(
             task=task.name,
+            custom=study.custom,
             kind=task.kind,
             labels=task.labels,
             asking=_asking(task, data, config.train),
@@ -160,7 +161,7 @@ def _asking(task: Task, data: StudyData, train: TrainConfig) -> AskingCard | Non
 
 def _seeds(study: Study, state: StudyState) -> SeedsCard | None:
     """What the best trial's configuration gave with other seeds; None where it was not trained again."""
-    found = standing_of(state, state.best, direction=get(study.task).direction)
+    found = standing_of(state, state.best, direction=study.definition.direction)
     if found is None or found.mean is None:
         return None
     return SeedsCard(count=len(found.runs), mean=found.mean, deviation=found.deviation)

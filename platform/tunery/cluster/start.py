@@ -15,7 +15,6 @@ from tunery.cluster.placement import Room, place
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
-from tunery.tasks import get
 
 
 @contextmanager
@@ -67,7 +66,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
                 quantisation=study.tuner.quantisation,
                 dequantised_once=study.tuner.dequantised_once,
                 trained=study.tuner.trains_base,
-                language=any(get(each.task).kind == "generation" for each in bases[base]),
+                language=any(each.definition.kind == "generation" for each in bases[base]),
                 dtype=study.model.dtype,
                 capacity=1 if study.tuner.trains_base else placement.capacity,
                 gradient_checkpointing=wanted.gradient_checkpointing,

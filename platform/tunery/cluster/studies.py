@@ -18,13 +18,12 @@ from tunery.cluster.sampler import StudySearch, pruner
 from tunery.cluster.seat import Seat
 from tunery.cluster.spaces import distributions
 from tunery.plan import Study
-from tunery.tasks import get
 
 
 def run_study(order: StudyOrder) -> int:
     """Run what is left of the study; how many trials the ledger holds then. Raises what its data's preparation did."""
     study, search = order.study, order.study.search
-    mode = MODES[get(study.task).direction]
+    mode = MODES[study.definition.direction]
     ledger = open_study(search, study_name=order.ledger_name, url=order.ledger_url, mode=mode)
     if untouched(ledger):
         draws.queue(ledger, search, list(_firsts(order))[: search.trials])
@@ -72,7 +71,7 @@ def _tune(
     if left <= 0:
         return
     study, desk = order.study, order.desk
-    mode = MODES[get(study.task).direction]
+    mode = MODES[study.definition.direction]
 
     def admit() -> bool:
         return desk.admit(study.name, base=order.base, limit=order.seats)

@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunery.errors import InputError, NotFoundError
 from tunery.runs import write_whole
+from tunery.tasks import Task
+from tunery.tasks import get as catalogued
+from tunery.tasks.custom import CustomTask
 
 FILE = "tunery.json"
 _OBJECTIVE, _VALUE, _DATA = "tunery.objective", "tunery.objective_value", "tunery.data_fingerprint"
@@ -94,6 +97,8 @@ class AdapterCard(_Stored):
     """The card of one adapter."""
 
     task: str
+    custom: CustomTask | None = None
+    """The task, where the spec declared it."""
     kind: Literal["classification", "regression", "generation"]
     labels: tuple[str, ...] = ()
     """In the order of the head's outputs; of a classification only."""
@@ -118,6 +123,14 @@ class AdapterCard(_Stored):
     """The version that wrote it."""
     merged: bool = False
     """Whether the adapter is merged into the base, so that the folder is a whole model."""
+
+    @property
+    def definition(self) -> Task | None:
+        """The task; None for one that this version does not know."""
+        try:
+            return self.custom.task(self.task) if self.custom else catalogued(self.task)
+        except NotFoundError:
+            return None
 
     @property
     def score(self) -> Score:

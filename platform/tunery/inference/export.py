@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tunery import tasks
-from tunery.errors import ConflictError, NotFoundError, TuneryError
+from tunery.errors import ConflictError, TuneryError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
 from tunery.inference.loading import Loaded, best_device, load
@@ -113,9 +112,8 @@ def _logits(loaded: Loaded, source: Source, device: str, samples: Sequence[Input
 
 def _samples(card: AdapterCard) -> list[Input]:
     """Texts of the task's kind."""
-    try:
-        task = tasks.get(card.task)
-    except NotFoundError:  # a task of somebody's own
+    task = card.definition
+    if task is None:
         return [(text, None) for text in _TEXTS]
     if task.text_pair is None:
         return [*task.examples, *((text, None) for text in _TEXTS)]

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tunery import tasks
-from tunery.errors import NotFoundError
 from tunery.inference.card import AdapterCard
 
 TEXT, TEXT2 = "text", "text2"
@@ -38,9 +36,8 @@ class Reader:
 
     @classmethod
     def of(cls, card: AdapterCard) -> Reader:
-        try:
-            task = tasks.get(card.task)
-        except NotFoundError:  # a task of somebody's own
+        task = card.definition
+        if task is None:
             return cls(None, ((TEXT, TEXT2),))
         return cls(task.text_pair is not None, ((TEXT, TEXT2), (task.text, task.text_pair or TEXT2)))
 

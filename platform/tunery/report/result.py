@@ -12,7 +12,6 @@ from rich.text import Text
 from tunery import tasks
 from tunery.errors import NotFoundError, RunError
 from tunery.report import words
-from tunery.report.trials import direction
 from tunery.runs import RunState, RunStatus, StudyState, TrialState
 from tunery.standings import standing_of
 
@@ -70,7 +69,7 @@ def _study_document(study: StudyState) -> dict[str, Any]:
 
 def _over_seeds(study: StudyState) -> dict[str, Any] | None:
     """What the best configuration gave with other seeds; None where it was not trained again."""
-    found = standing_of(study, study.best, direction=direction(study))
+    found = standing_of(study, study.best, direction=study.direction)
     return {"mean": found.mean, "deviation": found.deviation, "seeds": len(found.runs)} if found else None
 
 
@@ -117,7 +116,7 @@ def _study_lines(study: StudyState) -> list[RenderableType]:
 
 def _seeds(study: StudyState) -> str:
     """`mean 0.7410 over 3 other seeds, deviation 0.0121`."""
-    found = standing_of(study, study.best, direction=direction(study))
+    found = standing_of(study, study.best, direction=study.direction)
     if found is None or found.mean is None:
         return ""
     spread = f", deviation {words.number(found.deviation)}" if found.deviation is not None else ""
@@ -132,7 +131,7 @@ def _ends(study: StudyState) -> str:
 
 def _other_metrics(study: StudyState, best: TrialState) -> str:
     """The task's own; what else was measured (rates, memory, parameters) is in `compare` and in MLflow."""
-    names = [name for name in words.task_metrics(study.task) if name in best.metrics and name != study.objective]
+    names = [name for name in study.metrics if name in best.metrics and name != study.objective]
     return ", ".join(f"{name} {words.number(best.metrics[name])}" for name in names)
 
 

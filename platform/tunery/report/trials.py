@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -13,8 +13,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tunery import tasks
-from tunery.errors import NotFoundError
 from tunery.report import words
 from tunery.runs import RunState, StudyState, TrialState, Value
 from tunery.standings import Standing, standings
@@ -24,17 +22,9 @@ Draws = Mapping[str, Mapping[str, Value]]
 NO_DEFAULTS: Draws = {}
 
 
-def direction(study: StudyState) -> Literal["maximise", "minimise"]:
-    """Where the study's objective is to go."""
-    try:
-        return tasks.get(study.task).direction
-    except NotFoundError:  # a task that this version does not know: nearly all are scores
-        return "maximise"
-
-
 def ranked(study: StudyState) -> list[TrialState]:
     """Its trials, best first in the task's own direction; those without a value last, in their own order."""
-    sign = -1.0 if direction(study) == "maximise" else 1.0
+    sign = -1.0 if study.direction == "maximise" else 1.0
 
     def key(trial: TrialState) -> tuple[bool, float, int]:
         value = trial.objective
@@ -61,10 +51,10 @@ def document(state: RunState, defaults: Draws = NO_DEFAULTS) -> dict[str, Any]:
                 "task": study.task,
                 "cell": dict(study.cell),
                 "objective": study.objective,
-                "direction": direction(study),
+                "direction": study.direction,
                 "best": study.best,
                 "trials": [_trial_document(trial, defaults.get(study.name)) for trial in ranked(study)],
-                "reruns": [_standing_document(each) for each in standings(study, direction=direction(study))],
+                "reruns": [_standing_document(each) for each in standings(study, direction=study.direction)],
             }
             for study in state.studies
         ],
@@ -108,14 +98,14 @@ def comparison(studies: Sequence[StudyState], defaults: Draws = NO_DEFAULTS) -> 
     parts: list[RenderableType] = []
     for study in studies:
         default = defaults.get(study.name)
-        goal = {"maximise": "more is better", "minimise": "less is better"}[direction(study)]
+        goal = {"maximise": "more is better", "minimise": "less is better"}[study.direction]
         title = Text.assemble((study.name, "bold"), "  ", (f"{study.objective}, {goal}", "dim"))
         parts += [Text(), title, _Trials(study, default)]
         if any(is_default(trial, default) for trial in study.trials):
             parts.append(Text("* the values that the spec itself gives", "dim"))
         champions = [trial for trial in study.trials if trial.origin.startswith("registry ")]
         parts += [Text(f"trial {trial.number}: the values of {trial.origin[9:]}", "dim") for trial in champions]
-        if found := standings(study, direction=direction(study)):
+        if found := standings(study, direction=study.direction):
             parts += [Text(), Text("run again with other seeds, best mean first", "dim"), _over_seeds(study, found)]
         parts += [_failure(trial) for trial in study.trials if trial.error]
     return Group(*parts[1:])
@@ -129,7 +119,7 @@ class _Trials:
     default: Mapping[str, Value] | None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        metrics = [name for name in words.task_metrics(self.study.task) if name != self.study.objective]
+        metrics = [name for name in self.study.metrics if name != self.study.objective]
         for shown in range(len(metrics), -1, -1):
             table = self._table(metrics[:shown])
             if shown == 0 or Measurement.get(console, options.update(width=1000), table).maximum <= options.max_width:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
-from tunery import tasks
-from tunery.errors import NotFoundError
 from tunery.runs import RunState, TrialState, Value
 
 # status -> (mark, style). Pruned is no misfortune: it is what the pruner is for.
@@ -67,14 +65,6 @@ def short_names(paths: tuple[str, ...]) -> dict[str, str]:
 def rate(per_second: float | None) -> str:
     """Examples a second; empty before they are known."""
     return f"{per_second:,.0f}" if per_second is not None else ""
-
-
-def task_metrics(task: str) -> tuple[str, ...]:
-    """The metrics that are a task's own: of what was measured, they are what a person compares."""
-    try:
-        return tasks.get(task).metrics
-    except NotFoundError:  # a task that this version does not know
-        return ()
 
 
 def duration(seconds: float) -> str:

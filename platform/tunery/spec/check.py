@@ -22,6 +22,7 @@ from tunery.spec import paths
 from tunery.spec.explain import show, suggest
 from tunery.spec.space import IntUniform, LogUniform, Range, Uniform
 from tunery.spec.tree import Path, Tree, dotted
+from tunery.tasks.custom import CustomTask
 
 MAX_STUDIES = 1000
 MAX_CELLS = 100_000
@@ -49,6 +50,7 @@ def check(tree: Tree) -> Iterator[Fault]:
     methods = _methods(tree)
     yield from _variables((), tree)
     yield from _tasks(tree)
+    yield from _custom(tree)
     yield from _model(("model", "id"), _at(tree, "model", "id"))
     yield from _data(tree)
     yield from _space(tree, methods)
@@ -96,16 +98,44 @@ def _tasks(tree: Tree) -> Iterator[Fault]:
     for position, name in enumerate(named if isinstance(named, list) else ()):
         if not isinstance(name, str):
             continue
-        if name not in tasks.names():
-            yield Fault(("tasks", position), f"unknown task {show(name)}; {suggest(name, tasks.names())}")
+        known = (*tasks.names(), *_mapping(tree, "custom"))
+        if name not in known:
+            yield Fault(("tasks", position), f"unknown task {show(name)}; {suggest(name, known)}")
         elif name in named[:position]:
             yield Fault(("tasks", position), f"task {name!r} is listed twice")
         else:
             yield from _task_data(tree, position, name)
 
 
+def _custom(tree: Tree) -> Iterator[Fault]:
+    named = _at(tree, "tasks")
+    for name, given in _mapping(tree, "custom").items():
+        if name in tasks.names():
+            yield Fault(
+                ("custom", name), f"task {name!r} is in the catalogue already: give yours another name", at_key=True
+            )
+        elif isinstance(named, list) and name not in named:
+            yield Fault(("custom", name), f"task {name!r} is declared and not listed in tasks", at_key=True)
+        try:
+            task = CustomTask.model_validate_json(json.dumps(given), strict=True)
+        except ValidationError:
+            continue  # told with the other mistakes of the fields
+        for field, wrong in task.faults():
+            path: Path = ("custom", name, field) if isinstance(given, dict) and field in given else ("custom", name)
+            yield Fault(path, f"custom.{name}.{field}: {wrong}")
+
+
 def _task_data(tree: Tree, position: int, name: str) -> Iterator[Fault]:
     source = _at(tree, "data", "source") or "hub"
+    own = _mapping(tree, "custom")
+    if name in own:
+        declared = own[name]
+        if source == "hub" and isinstance(declared, dict) and declared.get("hub") is None:
+            where = "custom.{name}.hub names no data set; give it one, or set data: {{source: path, root: FOLDER}}"
+            yield Fault(("tasks", position), where.format(name=name))
+        elif source == "embedded":
+            yield Fault(("tasks", position), f"task {name!r} is the spec's own: it has no embedded data")
+        return
     task = tasks.get(name)
     if source == "embedded" and not task.generate:
         known = ", ".join(other for other in tasks.names() if tasks.get(other).generate)

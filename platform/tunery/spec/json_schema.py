@@ -22,7 +22,9 @@ def json_schema() -> dict[str, Any]:
     methods = paths.known_methods()
     schema = Spec.model_json_schema(schema_generator=_Documented)
     fields, definitions = schema["properties"], schema["$defs"]
-    fields["tasks"] |= {"items": {"enum": list(tasks.names())}, "uniqueItems": True}
+    named = {"anyOf": [{"enum": list(tasks.names())}, {"$ref": "#/$defs/OwnTask"}]}
+    definitions["OwnTask"] = {"type": "string", "description": "A task that `custom` declares."}
+    fields["tasks"] |= {"items": named, "uniqueItems": True}
     space = definitions["SearchSpec"]["properties"]["space"]
     definitions["Range"] = space.pop("additionalProperties")
     space["properties"] = {path: {"$ref": "#/$defs/Range"} for path in paths.searchable(methods)}
@@ -34,7 +36,7 @@ def json_schema() -> dict[str, Any]:
     }
     fields["overrides"] |= {
         "properties": {name: {"$ref": "#/$defs/Overrides"} for name in tasks.names()},
-        "additionalProperties": False,
+        "additionalProperties": {"$ref": "#/$defs/Overrides"},
     }
     fields["matrix"] |= {
         "properties": {
@@ -43,7 +45,14 @@ def json_schema() -> dict[str, Any]:
         },
         "additionalProperties": False,
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    catalogue = {"enum": list(tasks.names())}
+    only_known = {"tasks": {"items": catalogue}, "overrides": {"propertyNames": catalogue}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "if": {"not": {"required": ["custom"]}},
+        "then": {"properties": only_known},
+    }
 
 
 def _field(path: str) -> dict[str, Any]:

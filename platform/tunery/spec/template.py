@@ -87,7 +87,11 @@ def _known() -> str:
 
 
 def _source(named: Sequence[str]) -> str:
-    return "embedded" if all(name in tasks.names() and tasks.get(name).generate for name in named) else "hub"
+    """Where all of them are, as the words of a spec."""
+    known = [tasks.get(name) for name in named if name in tasks.names()]
+    if known and all(task.generate for task in known):
+        return "embedded"
+    return "hub" if all(task.hub is not None for task in known) else "path, root: ./data"
 
 
 def _targets(model: str) -> tuple[str, ...]:

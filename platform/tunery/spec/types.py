@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, field_ser
 import tuners
 from tuners.config import Frozen, TrainConfig, TunerConfig
 from tunery.spec.space import Range, Value
+from tunery.tasks.custom import CustomTask
 
 API_VERSION = "tunery/v1"
 
@@ -156,7 +157,9 @@ class Spec(Frozen):
     name: Name
     model: ModelSpec
     tasks: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    """Names of the catalogue (`tunery.tasks`)."""
+    """Names of the catalogue (`tunery.tasks`), and of `custom`."""
+    custom: Mapping[Name, CustomTask] = Field(default_factory=dict, max_length=1000)
+    """Tasks of one's own, by the names that `tasks` has them under."""
     data: DataSpec = DataSpec()
     tuner: AnyTuner
     train: TrainConfig = TrainConfig()

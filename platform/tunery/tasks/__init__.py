@@ -17,7 +17,7 @@ from tunery.tasks.task import EvalSplit, HubRef, Sample, Task, Value
 
 __all__ = ["EvalSplit", "HubRef", "Sample", "Task", "Value", "generate", "get", "names"]
 
-_NO_CATALOGUE = {"metrics", "prompting", "task", "written"}
+_NO_CATALOGUE = {"custom", "metrics", "prompting", "task", "written"}
 
 
 @cache

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from tunery import tasks
 from tunery.cluster.desk import Desk
 from tunery.cluster.messages import (
     Orders,
@@ -16,7 +17,7 @@ from tunery.cluster.messages import (
     StudyData,
 )
 
-DATA = StudyData("cola", Path("t"), {}, Path("k"), "f", 1, 1, 1, ())
+DATA = StudyData(tasks.get("cola"), Path("t"), {}, Path("k"), "f", 1, 1, 1, ())
 
 
 def order(number: int, *, base: str = "b", study: str = "cola") -> SeatOrder:

@@ -38,6 +38,7 @@ def study(name: str = "cola", trials: tuple[TrialState, ...] = (), **more: Any) 
         "task": name,
         "status": "running",
         "objective": "mcc",
+        "metrics": ("mcc", "accuracy", "f1", "precision", "recall"),
         "planned": len(trials),
         "trials": trials,
         **more,

@@ -17,16 +17,10 @@ def test_best_first_and_those_without_a_value_last() -> None:
     assert [each.number for each in trials.ranked(study(trials=mixed))] == [3, 6, 0, 1, 2, 4, 5]
 
 
-def test_a_loss_is_ranked_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    cola = tasks.get("cola")
-    fields = {name: getattr(cola, name) for name in cola.__dataclass_fields__}
-    monkeypatch.setattr(tasks, "get", lambda _: tasks.Task(**{**fields, "direction": "minimise"}))
-    assert [each.number for each in trials.ranked(study(trials=MIXED))] == [1, 0, 3, 2, 4]
-    assert "less is better" in text(trials.comparison([study(trials=MIXED)]))
-
-
-def test_a_task_that_this_version_does_not_know_is_a_score() -> None:
-    assert trials.direction(study("moon")) == "maximise"
+def test_a_loss_is_ranked_the_other_way() -> None:
+    loss = study(trials=MIXED).model_copy(update={"direction": "minimise"})
+    assert [each.number for each in trials.ranked(loss)] == [1, 0, 3, 2, 4]
+    assert "less is better" in text(trials.comparison([loss]))
 
 
 def test_the_table_marks_the_default_and_tells_why_one_failed() -> None:

@@ -96,7 +96,11 @@ FIELDS = [
     ("kind: Sweep", "kind: Sweep\ntracking_uri: http://x", "x.yaml:3:1: unknown key 'tracking_uri': servers"),
 ]
 MEANING = [
-    ("cola, ", "clola, ", "x.yaml:5:9: unknown task 'clola'; did you mean 'cola'? known: acceptability, cola, mnli"),
+    (
+        "cola, ",
+        "clola, ",
+        "x.yaml:5:9: unknown task 'clola'; did you mean 'cola'? known: acceptability, ",
+    ),
     ("sst2]", "cola]", "x.yaml:5:15: task 'cola' is listed twice"),
     ("sst2]", "acceptability]", "x.yaml:5:15: task 'acceptability' is not on the hub; use data: {source: embedded}"),
     ("source: hub", "source: embedded", "x.yaml:5:9: task 'cola' has no embedded data; tasks that have: acceptab"),

@@ -17,7 +17,9 @@ def test_glue_and_the_embedded_task_are_there() -> None:
 
 
 def test_an_unknown_name_gets_a_suggestion_and_the_known_ones() -> None:
-    with pytest.raises(NotFoundError, match=r"unknown task 'clola'; did you mean 'cola'\? known: acceptability, .*cola"):
+    with pytest.raises(
+        NotFoundError, match=r"unknown task 'clola'; did you mean 'cola'\? known: acceptability, .*cola"
+    ):
         tasks.get("clola")
 
 
