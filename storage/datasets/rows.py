@@ -11,7 +11,7 @@ from random import Random
 from typing import Literal, NamedTuple
 
 from storage.errors import DataError
-from storage.prompts import columns_of
+from storage.prompts import columns_of, filled
 
 BadRows = Literal["fail", "skip"]
 
@@ -158,18 +158,12 @@ def _row(values: Mapping[str, object] | str, fields: Fields) -> Row | str:
 
 
 def _asked(values: Mapping[str, object], fields: Fields) -> Row | str:
-    """A row with an answer. A column may be empty as long as not all are; a text that stands twice is asked once."""
-    texts: dict[str, str] = {}
-    for column in columns_of(fields.prompt):
-        empty = column in values and (values[column] is None or not str(values[column]).strip())
-        text, problem = ("", "") if empty else _text(values, column)
-        if problem:
-            return problem
-        texts[column] = "" if text.strip() in texts.values() else text.strip()
-    if not any(texts.values()):
-        return f"nothing is asked: {', '.join(map(repr, texts))} are empty" if texts else "the prompt names no column"
+    """A row with an answer."""
+    asked, problem = filled(fields.prompt, values, lambda column: _text(values, column))
+    if problem:
+        return problem
     answer, problem = _text(values, fields.label)
-    return problem or Row(fields.prompt.format(**texts).strip(), None, 0.0, answer.strip())
+    return problem or Row(asked, None, 0.0, answer.strip())
 
 
 def _text(values: Mapping[str, object], column: str) -> tuple[str, str]:

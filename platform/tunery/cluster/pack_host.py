@@ -62,6 +62,7 @@ from tunery.cluster.reports import REPORTS, STATE, read_reports, write_reports
 from tunery.plan import TrialConfig
 from tunery.runs import RunFolder
 from tunery.tasks import metrics
+from tunery.tasks.prompting import answer_text
 
 VISIT_INTERVAL_S = 0.1
 """Least time between two visits to the desk while training."""
@@ -340,8 +341,7 @@ class _Host:
             return found.logits, found.labels
         data = seat.order.data
         tokenizer = _tokenizer(data.tokenizer)
-        texts = tokenizer.batch_decode([ids.tolist() for ids in found.answers], skip_special_tokens=True)
-        return [text.strip() for text in texts], TokenTable(data.evals[split]).answers
+        return [answer_text(tokenizer, ids.tolist()) for ids in found.answers], TokenTable(data.evals[split]).answers
 
     def _peak_memory(self) -> int:
         """Of this worker with all its seats, in bytes: on the device, or of the process on a CPU."""

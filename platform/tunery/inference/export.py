@@ -14,7 +14,8 @@ import numpy as np
 from tunery.errors import ConflictError, TuneryError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
-from tunery.inference.loading import Loaded, best_device, load
+from tunery.inference.generator import Generator
+from tunery.inference.loading import Loaded, best_device, load, quiet
 from tunery.inference.predictor import Input, Logits, Predictor
 from tunery.inference.source import Source, locate
 
@@ -88,7 +89,8 @@ def _merge(source: Source, folder: Path, device: str) -> dict[str, Any]:
     adapter = _logits(loaded, source, device, samples)
     merged: Any = loaded.model
     merged = merged.merge_and_unload(safe_merge=True)
-    merged.save_pretrained(folder)
+    with quiet():
+        merged.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     own = card.model_copy(update={"merged": True})
     own.write(folder)
@@ -107,6 +109,9 @@ def _merge(source: Source, folder: Path, device: str) -> dict[str, Any]:
 
 
 def _logits(loaded: Loaded, source: Source, device: str, samples: Sequence[Input]) -> Logits:
+    if source.card.asking is not None:
+        model = Generator(loaded, source.card, name=source.name, device=device)
+        return model.next_words([text for text, _ in samples])
     return Predictor(loaded, source.card, name=source.name, device=device).logits(samples)
 
 

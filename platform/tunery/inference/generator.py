@@ -21,9 +21,9 @@ from tunery.errors import InputError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
 from tunery.inference.loading import Loaded, best_device, load
-from tunery.inference.predictor import Input
+from tunery.inference.predictor import Input, Logits
 from tunery.inference.source import locate
-from tunery.tasks.prompting import Prompting, stop_tokens
+from tunery.tasks.prompting import Prompting, answer_text, stop_tokens
 
 _WINDOW_BATCHES = 4
 """Batches read ahead to sort by length."""
@@ -111,6 +111,14 @@ class Generator:
             yield from found
 
     @torch.inference_mode()
+    def next_words(self, texts: Sequence[str]) -> Logits:
+        """[N, V] the logits of the first word of each answer."""
+        prompts = self._questions.ask(texts, room=self.max_new_tokens)
+        model: Any = self._model
+        rows = [model(torch.tensor([ids], device=self._device)).logits[0, -1].float().cpu() for ids in prompts]
+        return torch.stack(rows).numpy()
+
+    @torch.inference_mode()
     def _answers(self, prompts: Sequence[Sequence[int]]) -> list[str]:
         longest = max(map(len, prompts))
         # Filled on the left, so that all answers begin at the same place.
@@ -130,5 +138,4 @@ class Generator:
 
     def _text(self, words: list[int]) -> str:
         end = next((place for place, word in enumerate(words) if word in self._stop), len(words))
-        text: str = self._tokenizer.decode(words[:end], skip_special_tokens=True)
-        return text.strip()
+        return answer_text(self._tokenizer, words[:end])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from storage.prompts import columns_of, filled
 from tunery.inference.card import AdapterCard
 
 TEXT, TEXT2 = "text", "text2"
@@ -33,12 +34,16 @@ class Reader:
     """Whether its inputs are pairs; None: not known, both are taken."""
     names: tuple[tuple[str, str], ...]
     """Pairs of keys under which the texts may stand: ours, and the task's own columns."""
+    prompt: str = ""
+    """Of a task with answers: what is asked, with its columns in braces."""
 
     @classmethod
     def of(cls, card: AdapterCard) -> Reader:
         task = card.definition
         if task is None:
             return cls(None, ((TEXT, TEXT2),))
+        if task.prompt:
+            return cls(False, ((TEXT, TEXT2),), task.prompt)
         return cls(task.text_pair is not None, ((TEXT, TEXT2), (task.text, task.text_pair or TEXT2)))
 
     def checked(self, text: str, text2: str | None) -> tuple[str, str | None]:
@@ -71,6 +76,8 @@ class Reader:
             return self.checked(value, None)
         if not isinstance(value, dict):
             raise BadInput(f"expected an object with {TEXT!r}, or a string; got {type(value).__name__}")
+        if TEXT not in value and self.prompt:
+            return self._asked(value)
         for first, second in self.names:
             if first in value:
                 text, text2 = value[first], value.get(second)
@@ -80,3 +87,14 @@ class Reader:
                 return self.checked(text, text2)
         known = ", ".join(dict.fromkeys(repr(first) for first, _ in self.names))
         raise BadInput(f"no text: expected {known}; got {', '.join(map(repr, value)) or 'nothing'}")
+
+    def _asked(self, value: dict[str, object]) -> tuple[str, str | None]:
+        def text(column: str) -> tuple[str, str]:
+            found = value.get(column)
+            return (found, "") if isinstance(found, str) else ("", f"{column!r} holds no text")
+
+        asked, problem = filled(self.prompt, value, text)
+        if problem:
+            columns = ", ".join(map(repr, columns_of(self.prompt)))
+            raise BadInput(f"{problem}: expected {TEXT!r}, or the columns {columns}")
+        return self.checked(asked, None)

@@ -52,7 +52,7 @@ def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     pad = _pad_token(tokenizer)
     # Weights that the base lacks (the head's) are drawn from the global stream before ours replace them.
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         if card.merged:
             model, missing = _base(str(folder), None, card, device, pad, quantised=False)
         else:
@@ -67,7 +67,7 @@ def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the bar, the warning that the head is not the base's (it never is), and what is old between libraries."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,6 +65,12 @@ def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
     if tokenizer.eos_token_id is None:
         raise InputError("the model's tokenizer has no token that ends a text, so that no answer would end")
     return (int(tokenizer.eos_token_id),)
+
+
+def answer_text(tokenizer: Any, ids: Sequence[int]) -> str:
+    """An answer's token ids as text. One that was ended may have half a character at its end: that is left out."""
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
+    return text.rstrip("\ufffd").strip()
 
 
 def _chat(tokenizer: Any, messages: list[dict[str, str]], *, going_on: bool) -> str:
