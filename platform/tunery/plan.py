@@ -268,6 +268,7 @@ def _seat_bytes(study: Study, shape: Shape, *, outputs: int) -> int | None:
         return None
     linears = shape.linears()
     targets = getattr(study.tuner, "target_modules", ()) or shape.default_targets
+    targets = tuple(linears) if isinstance(targets, str) else targets
     ends = [end for name in targets for end in linears.get(name, ())]
     adapter = round(_largest(study, "tuner.rank", rank)) * shape.layers * sum(i + o for i, o in ends)
     return (adapter + outputs * (shape.hidden + 1)) * _BYTES_A_TRAINED_PARAMETER

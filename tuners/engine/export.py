@@ -32,7 +32,7 @@ def write(seat: Seat, base: Base, folder: Path) -> None:
     adapter = seat.adapter.peft_config()
     name = "adapter_" if adapter is not None else ""
     tensors = _tensors(seat, base, root=f"{_ROOT}." if adapter is not None else "")
-    config = _whole(seat, base) if adapter is None else adapter | _common(seat, base)
+    config = _whole(seat, base) if adapter is None else adapter | _common(seat, base, adapter)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / f"{name}model.safetensors"
@@ -67,12 +67,12 @@ def _whole(seat: Seat, base: Base) -> dict[str, Any]:
     }
 
 
-def _common(seat: Seat, base: Base) -> dict[str, Any]:
+def _common(seat: Seat, base: Base, adapter: dict[str, Any]) -> dict[str, Any]:
     return {
         "task_type": "CAUSAL_LM" if seat.head.spec.kind == "generation" else "SEQ_CLS",
         "base_model_name_or_path": base.spec.folder,
         "revision": base.spec.revision,
-        "modules_to_save": list(seat.head.saved) or None,
+        "modules_to_save": [*seat.head.saved, *adapter.get("modules_to_save", ())] or None,
         "inference_mode": True,
     }
 

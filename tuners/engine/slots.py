@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -38,12 +38,15 @@ class SeatRows(Protocol):
 class Slot(Protocol):
     """One seat's trained part at one linear layer (a method's `layer.py` makes them)."""
 
+    keeps: ClassVar[int]
+    """How many things `forward` keeps."""
+
     @property
     def dropout(self) -> float:
         """Of the adapter's input."""
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, keep_TI: Tensor | None) -> Kept:
-        """Add to y in place; returns what `backward` wants to have kept: as many for each seat of a layer."""
+        """Add to y in place; returns what `backward` wants to have kept."""
 
     def backward(self, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
         """Add to the seat's gradients, and to x's where there is one."""
@@ -83,10 +86,10 @@ class OneByOne:
 
     def backward(self, rows: SeatRows, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
         present = self._present(rows)
-        rest, count = iter(kept), len(kept) // max(1, len(present))
+        rest = iter(kept)
         for slot, start, end in present:
             gx_kI = None if gx_TI is None else gx_TI[start:end]
-            slot.backward(tuple(islice(rest, count)), x_TI[start:end], g_TO[start:end], gx_kI)
+            slot.backward(tuple(islice(rest, slot.keeps)), x_TI[start:end], g_TO[start:end], gx_kI)
 
     def _present(self, rows: SeatRows) -> list[tuple[Slot, int, int]]:
         return [(slot, *rows.spans[seat]) for seat, slot in self._slots if rows.spans[seat][0] < rows.spans[seat][1]]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from tuners.errors import TunerError
 class FullSlot:
     """The gradient of a linear layer's own weight and bias, which are the seat's while it is there."""
 
+    keeps: ClassVar[int] = 0
     dropout = 0.0
 
     def __init__(self, gw_OI: Tensor, gb_O: Tensor | None) -> None:

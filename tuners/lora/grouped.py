@@ -15,7 +15,7 @@ from tuners.engine.slots import Kept, SeatRows
 from tuners.engine.streams import apply_mask
 
 if TYPE_CHECKING:
-    from tuners.lora.layer import LoraSlot
+    from tuners.lora.layer import Bias, LoraSlot
 
 
 class GroupedLora:
@@ -48,6 +48,8 @@ class GroupedLora:
         x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
         h_TR = grouped_mm(x_TI, a_SRI.transpose(1, 2), offs=rows.ends).mul_(self._scales(rows, keep_TI, x_TI.dtype))
         y_TO.add_(grouped_mm(h_TR, b_SOR.transpose(1, 2), offs=rows.ends))
+        for bias, start, end in self._biased(rows):
+            bias.add_to(y_TO[start:end])
         return h_TR, keep_TI, a_SRI, b_SOR
 
     def backward(self, rows: SeatRows, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:
@@ -56,6 +58,8 @@ class GroupedLora:
         assert h_TR is not None
         assert a_SRI is not None
         assert b_SOR is not None
+        for bias, start, end in self._biased(rows):
+            bias.learn_from(g_TO[start:end])
         x_TI = x_TI if keep_TI is None else apply_mask(x_TI, keep_TI)
         gh_TR = grouped_mm(g_TO, b_SOR, offs=rows.ends).mul_(self._scales(rows, keep_TI, g_TO.dtype))
         self._add([slot.gb for slot in self._slots], grouped_mm(g_TO.t(), h_TR, offs=rows.ends))
@@ -63,6 +67,10 @@ class GroupedLora:
         if gx_TI is not None:
             gx_kI = grouped_mm(gh_TR, a_SRI, offs=rows.ends)
             gx_TI.add_(gx_kI if keep_TI is None else apply_mask(gx_kI, keep_TI))
+
+    def _biased(self, rows: SeatRows) -> list[tuple[Bias, int, int]]:
+        placed = zip(self._places, self._slots, strict=True)
+        return [(slot.bias, *rows.spans[place]) for place, slot in placed if slot.bias is not None]
 
     def _stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A [S, R, I] and B [S, O, R] as they are now."""

@@ -46,14 +46,15 @@ def _values(tree: Mapping[str, Any], path: str) -> Iterator[_Named]:
 def _unknown_targets(targets: Iterable[_Named], model: str, shape: Shape) -> Iterator[Fault]:
     known = tuple(shape.linears())
     for path, names in targets:
-        for index, name in enumerate(names):
+        for index, name in enumerate(() if isinstance(names, str) else names):
             if str(name).rpartition(".")[2] not in known:
                 yield Fault((*path, index), f"target module {name!r} is no layer of {model}; {suggest(name, known)}")
 
 
 def _wide_ranks(ranks: Iterable[_Named], targets: Iterable[Any], model: str, shape: Shape) -> Iterator[Fault]:
     linears = shape.linears()
-    names = [str(name).rpartition(".")[2] for each in targets for name in each or shape.default_targets]
+    wanted = [tuple(linears) if isinstance(each, str) else each or shape.default_targets for each in targets]
+    names = [str(name).rpartition(".")[2] for each in wanted for name in each]
     layers = [(min(ends), name, ends) for name in names for ends in linears.get(name, ())]
     if not layers:
         return

@@ -91,7 +91,9 @@ def searchable(methods: Iterable[str]) -> tuple[str, ...]:
 
 def takes_list(info: FieldInfo) -> bool:
     """Whether a field's value is a list."""
-    return getattr(info.annotation, "__origin__", None) in (tuple, list)
+    return any(
+        getattr(kind, "__origin__", None) in (tuple, list) for kind in (info.annotation, *get_args(info.annotation))
+    )
 
 
 def why_not_searched(path: str, methods: Iterable[str]) -> str:
