@@ -14,8 +14,8 @@ ALL_LINEAR: Literal["all-linear"] = "all-linear"
 def _no_dora(wanted: bool) -> bool:
     if wanted:
         raise ValueError(
-            "DoRA cannot be packed: it scales each layer by the norm of base and update together, which every trial "
-            "would need the whole weight for; a higher rank, use_rslora or target_modules: all-linear come near it"
+            "false (DoRA cannot be packed: each trial would need the norms of its own whole weights; a higher rank, "
+            "use_rslora or target_modules: all-linear come near it)"
         )
     return wanted
 
@@ -23,8 +23,7 @@ def _no_dora(wanted: bool) -> bool:
 def _no_other_biases(wanted: str) -> str:
     if wanted == "all":
         raise ValueError(
-            "'all' cannot be packed: the norms' biases belong to the base that all trials share; "
-            "expected 'none' or 'lora_only' (those of the layers with an adapter)"
+            "'none' or 'lora_only' ('all' cannot be packed: the norms' biases belong to the base that trials share)"
         )
     return wanted
 

@@ -103,8 +103,8 @@ class CustomTask(Frozen):
         for field, named in (("metrics", self.metrics), ("objective", self.objective)):
             for metric in named:
                 if metric not in known:
-                    why = " with two labels" if metric in METRICS[self.kind] else ""
-                    yield field, f"{metric!r} is no metric of this task{why}; known: {', '.join(known)}"
+                    why = "needs two labels" if metric in METRICS[self.kind] else f"is no metric of a {self.kind}"
+                    yield field, f"{metric!r} {why}; known: {', '.join(known)}"
         for metric in self.objective or _OBJECTIVE[self.kind]:
             if self.metrics and metric in known and metric not in self.metrics:
                 yield "metrics", f"the objective {metric!r} is not among them"

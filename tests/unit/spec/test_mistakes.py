@@ -64,7 +64,7 @@ FIELDS = [
     ("method: lora, ", "", "x.yaml:7:8: missing key 'method' in tuner; known methods: full, lora, qlora"),
     ("rank: 8", "rnak: 8", "x.yaml:7:23: unknown key 'rnak' in tuner; did you mean 'rank'?"),
     ("rank: 8", "rank: 0", "x.yaml:7:29: tuner.rank: expected a value at least 1, got 0"),
-    ("rank: 8", "target_modules: q", "x.yaml:7:39: tuner.target_modules: expected a list, got 'q'"),
+    ("rank: 8", "target_modules: q", "x.yaml:7:39: tuner.target_modules: expected a list or 'all-linear', got 'q'"),
     ("rank: 8", "double_quantisation: true", "x.yaml:7:23: unknown key 'double_quantisation' in tuner"),
     ("tasks: [cola, sst2]", "tasks: []", "x.yaml:5:8: tasks: expected at least 1 item, got 0"),
     ("tasks: [cola, sst2]", "tasks: cola", "x.yaml:5:8: tasks: expected a list, got 'cola'"),
