@@ -278,7 +278,8 @@ def open_driver(folder: RunFolder, home: Home, profile: Profile) -> Driver:
         ledger = Ledger(before.model_copy(update={"studies": tuple(studies), "ended_at": None, "error": ""}))
     ledger.update(status="running")
     folder.stop_file.unlink(missing_ok=True)
-    return Driver(folder, plan, home, profile, ledger, Recorder(folder, profile))
+    recorder = Recorder(folder, profile, tensorboard=plan.spec.tracking.tensorboard)
+    return Driver(folder, plan, home, profile, ledger, recorder)
 
 
 def main() -> int:

@@ -26,7 +26,7 @@ from tunery.cluster.messages import (
     Value,
 )
 from tunery.cluster.reports import REPORTS, read_reports
-from tunery.cluster.tracking import Shipper, Status, Tracker
+from tunery.cluster.tracking import EventFiles, Shipper, Status, Tracker
 from tunery.home import who
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
@@ -45,8 +45,9 @@ LAST_SHIPMENT_S = 60.0
 class Recorder:
     """One run's tracking."""
 
-    def __init__(self, folder: RunFolder, profile: Profile) -> None:
+    def __init__(self, folder: RunFolder, profile: Profile, *, tensorboard: bool = False) -> None:
         self._folder = folder
+        self._events = EventFiles(folder.root / "tensorboard") if tensorboard else None
         self._tracker = Tracker(folder.root / "spool")
         # A tracking server keeps artifacts where it was told to; without one they lie where the profile says.
         artifacts = Path(profile.artifacts) if profile.tracking_uri.startswith("sqlite") else None
@@ -93,6 +94,8 @@ class Recorder:
                 self._tracker.trial_started(
                     order.name.study, order.name.number, params=params, tags=_draw_tags(order), at_ms=at_ms
                 )
+                if self._events is not None:
+                    self._events.started(order.name, params)
             case Reported(name, report):
                 self._report(name, report)
             case Left(name, ending, reason, at_ms):
@@ -129,15 +132,21 @@ class Recorder:
         shipped = self.shipper.drain(LAST_SHIPMENT_S)
         self.shipper.close()
         self._tracker.close()
+        if self._events is not None:
+            self._events.close()
         return "" if shipped else self.shipper.problem or "MLflow did not take it in time"
 
     def _report(self, name: SeatName, report: Report) -> None:
         values = {**report.metrics, "best_objective": report.objective}
         self._tracker.metrics(name.study, name.number, values, step=report.step, at_ms=report.at_ms)
+        if self._events is not None:
+            self._events.metrics(name, values, step=report.step, at_ms=report.at_ms)
 
     def _ended(self, name: SeatName, ending: Ending, reason: str, at_ms: int) -> None:
         tags = {"tunery.ending": ending} | ({"tunery.reason": reason[:5000]} if reason else {})
         self._tracker.trial_ended(name.study, name.number, status=STATUSES[ending], at_ms=at_ms, tags=tags)
+        if self._events is not None:
+            self._events.ended(name)
 
 
 def known_reports(folder: RunFolder, name: SeatName) -> list[Report]:

@@ -135,6 +135,8 @@ class TrackingSpec(Frozen):
 
     experiment: str | None = Field(None, min_length=1, max_length=200)
     """MLflow's experiment; the spec's name by default."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files too, in the run's folder."""
 
 
 class RegistrySpec(Frozen):
