@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,11 +111,17 @@ def _train(task: Task, place: Place) -> Rows:
 
 
 def _held_out(rows: Rows, count: int) -> list[int]:
-    """Which rows. Never more than a fifth of them, and all that have the same text."""
-    order = list(range(len(rows.rows)))
+    """Which rows: so many, a fifth of them at most, and of each text all or none."""
+    texts = [same(row) for row in rows.rows]
+    sizes, order = Counter(texts), list(range(len(texts)))
     Random(_HELD_OUT_SEED).shuffle(order)
-    texts = {same(rows.rows[index]) for index in order[: min(count, len(order) // 5)]}
-    return [index for index, row in enumerate(rows.rows) if same(row) in texts]
+    out: set[tuple[str, str]] = set()
+    left = min(count, len(order) // 5)
+    for text in (texts[index] for index in order):
+        if text not in out and sizes[text] <= left:
+            out.add(text)
+            left -= sizes[text]
+    return [index for index, text in enumerate(texts) if text in out]
 
 
 def _is_there(task: Task, split: str, place: Place) -> bool:

@@ -74,7 +74,9 @@ def test_a_text_that_is_held_out_is_nowhere_in_training(tmp_path: Path) -> None:
     rows = [{"instruction": "", "question": f"问题{n % 30}", "answer": f"回答{n}"} for n in range(90)]
     found = sets(MEDICAL, written(tmp_path, MEDICAL, "train", rows))
     held, trained = ({row.text for row in rows.rows} for rows in (found.evals["validation"], found.train))
-    assert held
+    assert (len(held), len(found.evals["validation"].rows)) == (6, 18), (
+        "of three rows a text all or none, a fifth at most"
+    )
     assert not held & trained
 
 
