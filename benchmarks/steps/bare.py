@@ -37,6 +37,7 @@ def load_configurations() -> bool:
         return True
     stand_in: Any = ModuleType("pydantic")
     stand_in.BaseModel, stand_in.ConfigDict, stand_in.Field = _Model, dict, _default
+    stand_in.AfterValidator = lambda check: check  # it is in annotations only, which nobody evaluates here
     missing = sys.modules.get("pydantic", stand_in)
     sys.modules["pydantic"] = stand_in
     try:

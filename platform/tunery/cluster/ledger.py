@@ -19,7 +19,6 @@ from tunery.cluster.messages import (
 from tunery.plan import Plan
 from tunery.runs import RunState, StudyState, TrialState
 from tunery.standings import standings
-from tunery.tasks import get
 
 
 class Ledger:
@@ -157,7 +156,7 @@ class Ledger:
     def settle(self, name: str) -> StudyState:
         """The study has ended: where configurations were run again, the best is the one with the best mean."""
         state = self.study(name)
-        found = standings(state, direction=get(state.task).direction)
+        found = standings(state, direction=state.direction)
         if found and found[0].mean is not None:
             self.update_study(name, best=found[0].best_run)
         self.update_study(name, planned=len(state.trials))
@@ -171,7 +170,7 @@ class Ledger:
 
     def _choose_best(self, study: str, numbers: Iterable[int]) -> None:
         """Of these trials, the search's own with the best objective that did not fail; the earlier one on a tie."""
-        sign = 1.0 if get(self._studies[study].task).direction == "maximise" else -1.0
+        sign = 1.0 if self._studies[study].direction == "maximise" else -1.0
         scored = [
             (sign * trial.objective, -number)
             for number in numbers

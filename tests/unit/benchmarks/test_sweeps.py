@@ -24,7 +24,7 @@ def sweep(tmp_path: Path) -> Sweep:
         model="embedded:minilm",
         data=str(tmp_path),
         tuner=LoraConfig(rank=8, alpha=16, dropout=0.1, target_modules=("query", "value")),
-        train=TrainConfig(learning_rate=3e-4, epochs=2, batch_size=8),
+        train=TrainConfig(learning_rate=2e-3, epochs=2, batch_size=8),
         trials=5,
         draw_seed=3,
         cores=2,
@@ -41,7 +41,7 @@ def outcome(objectives: dict[int, float], *, wall_s: float = 10.0, planned: int 
 def test_configurations_are_drawn_once_and_begin_with_the_sweep_s_own_values(sweep: Sweep) -> None:
     drawn = draws(sweep)
     assert len(drawn) == 5
-    assert drawn[0] == {"tuner.rank": 8, "train.learning_rate": 3e-4}
+    assert drawn[0] == {"tuner.rank": 8, "train.learning_rate": 2e-3}
     assert len({draw["train.learning_rate"] for draw in drawn}) == 5
     assert draws(sweep) == drawn
     assert draws(sweep.model_copy(update={"draw_seed": 4})) != drawn
