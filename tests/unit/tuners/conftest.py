@@ -85,6 +85,33 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
+def generating(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """generating("llama", tied=True) -> a folder with a random model that generates."""
+    import transformers as t
+
+    made: dict[tuple[str, bool], str] = {}
+    classes = {"llama": t.LlamaConfig, "qwen2": t.Qwen2Config,
+               "qwen3": t.Qwen3Config, "mistral": t.MistralConfig}  # fmt: skip
+
+    def make(family: str, *, tied: bool = True) -> str:
+        if (family, tied) not in made:
+            config = classes[family](
+                vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, intermediate_size=64, max_position_embeddings=64, initializer_range=0.2, tie_word_embeddings=tied,
+                pad_token_id=0, eos_token_id=3, bos_token_id=None, head_dim=8,
+                **({"sliding_window": None} if family == "mistral" else {}),
+            )  # fmt: skip
+            folder = tmp_path_factory.mktemp(family)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                t.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+            made[family, tied] = str(folder)
+        return made[family, tied]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def base_of(tiny: Callable[..., str]) -> Callable[..., Base]:
     """base_of("bert") -> a base that all tests may share: a pack leaves nothing behind in it."""
     made: dict[tuple[str, str, bool, str], Base] = {}

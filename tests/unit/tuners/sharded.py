@@ -13,7 +13,9 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.debug import CommDebugMode
 
 from tests.unit.tuners.conftest import seat_spec
+from tests.unit.tuners.test_generation import asking
 from tuners.engine import Base, BaseSpec, Group, Pack, SeatState, Workers
+from tuners.full.config import Config as FullConfig
 from tuners.lora.config import Config as LoraConfig
 from tuners.qlora.config import Config as QloraConfig
 
@@ -34,6 +36,9 @@ class Case:
     steps: int = 1
     states: Mapping[str, bytes] = field(default_factory=dict)
     """What seats go on from."""
+    method: Literal["lora", "full"] = "lora"
+    answers: bool = False
+    """The seats generate."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Course:
     states: dict[str, bytes]
     held: int
     """Bytes of the base in this worker's memory."""
+    answers: dict[str, list[list[int]]]
+    """What was generated."""
 
 
 def course(case: Case, group: Group | None = None) -> Course:
@@ -66,6 +73,7 @@ def course(case: Case, group: Group | None = None) -> Course:
         {name: each.loss for name, each in found.items()},
         {name: pack.state(name).to_bytes() for name in pack.seats},
         pack.base.held_bytes,
+        {name: [ids.tolist() for ids in each.answers] for name, each in found.items()},
     )
 
 
@@ -115,12 +123,16 @@ def out_of_memory(case: Case) -> tuple[str, int | None]:
 
 
 def _pack(case: Case, group: Group | None) -> Pack:
-    spec = BaseSpec(case.folder, quantisation=case.quantisation, dtype=case.dtype)
+    trained = case.method == "full"
+    spec = BaseSpec(
+        case.folder, quantisation=case.quantisation, trained=trained, language=case.answers, dtype=case.dtype
+    )
     pack = Pack(Base.load(spec, group=group, checkpointing=case.checkpointing), max_tokens=case.max_tokens)
-    config = LoraConfig if case.quantisation == "none" else QloraConfig
+    config = FullConfig if trained else LoraConfig if case.quantisation == "none" else QloraConfig
+    make = asking if case.answers else seat_spec
     for name, values in case.fields.items():
         state = SeatState.from_bytes(case.states[name]) if name in case.states else None
-        pack.join(seat_spec(name, config=config, **values), state)
+        pack.join(make(name, config=config, **values), state)
     return pack
 
 

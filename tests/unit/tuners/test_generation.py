@@ -43,29 +43,10 @@ class Sums:
         return self._rows[index]
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+@pytest.fixture
+def models(generating: Callable[..., str]) -> Callable[..., str]:
     """models("llama", tied=True) -> a folder with a random model that generates."""
-    made: dict[tuple[str, bool], str] = {}
-    classes = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config,
-               "qwen3": transformers.Qwen3Config, "mistral": transformers.MistralConfig}  # fmt: skip
-
-    def make(family: str, *, tied: bool = True) -> str:
-        if (family, tied) not in made:
-            config = classes[family](
-                vocab_size=WORDS, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                intermediate_size=64, max_position_embeddings=64, initializer_range=0.2, tie_word_embeddings=tied,
-                pad_token_id=0, eos_token_id=STOP, bos_token_id=None, head_dim=8,
-                **({"sliding_window": None} if family == "mistral" else {}),
-            )  # fmt: skip
-            folder = tmp_path_factory.mktemp(family)
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-            made[family, tied] = str(folder)
-        return made[family, tied]
-
-    return make
+    return generating
 
 
 def asking(name: str, *, config: Any = LoraConfig, seed: int = 0, **fields: Any) -> SeatSpec:

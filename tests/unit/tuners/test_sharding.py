@@ -95,6 +95,31 @@ def test_a_step_gathers_the_base_once_a_pass_and_sums_once_for_all_seats(cases: 
             assert rank == [step] * 2
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_seat_that_trains_the_base_has_all_of_it_on_every_worker(workers: int, tiny: Callable[..., str]) -> None:
+    seat = {"seed": 1, "learning_rate": 1e-3, "weight_decay": 0.1}
+    case = Case(tiny("bert"), {"a": seat}, dtype="float64", steps=6, method="full")
+    alone = sharded.course(case)
+    for rank in in_workers(workers, sharded.courses, {"": case}):
+        assert rank[""].losses["a"] == pytest.approx(alone.losses["a"], abs=1e-11)
+        np.testing.assert_allclose(rank[""].logits["a"], alone.logits["a"], atol=1e-6)
+        assert rank[""].held == alone.held
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_answers_do_not_depend_on_the_workers(tied: bool, generating: Callable[..., str]) -> None:
+    late = {"rank": 8, "seed": 2, "max_new_tokens": 5}
+    seats: Mapping[str, Mapping[str, Any]] = {"a": {"rank": 4, "learning_rate": 1e-2}, "b": late}
+    case = Case(generating("llama", tied=tied), seats, dtype="float64", steps=10, answers=True)
+    alone = sharded.course(case)
+    assert {len(answer) for answer in alone.answers["b"]} != {0}
+    for rank in in_workers(2, sharded.courses, {"": case}):
+        assert rank[""].answers == alone.answers
+        for name in seats:
+            assert rank[""].losses[name] == pytest.approx(alone.losses[name], abs=1e-11)
+            assert rank[""].eval_loss[name] == pytest.approx(alone.eval_loss[name], abs=1e-9)
+
+
 def test_a_diverged_seat_leaves_its_neighbours_bit_identical(tiny: Callable[..., str]) -> None:
     def case(rate: float) -> Case:
         return Case(tiny("bert"), {**SEATS, "bad": {"rank": 4, "seed": 9, "learning_rate": rate}}, steps=2)
