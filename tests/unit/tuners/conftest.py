@@ -97,7 +97,8 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         if (family, tied) not in made:
             config = classes[family](
                 vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                num_key_value_heads=2, intermediate_size=64, max_position_embeddings=64, initializer_range=0.2, tie_word_embeddings=tied,
+                num_key_value_heads=2, intermediate_size=64, max_position_embeddings=64,
+                initializer_range=0.2, tie_word_embeddings=tied,
                 pad_token_id=0, eos_token_id=3, bos_token_id=None, head_dim=8,
                 **({"sliding_window": None} if family == "mistral" else {}),
             )  # fmt: skip
