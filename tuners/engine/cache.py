@@ -60,6 +60,7 @@ class Cache:
 
     def _placed(self, x: Tensor) -> Tensor:
         batch, longest = self._sources_BL.shape
-        out_BKLD = x.new_empty(batch, x.shape[1], self._most, x.shape[3])
+        # Zeros: a place that is not written yet is multiplied by a probability of 0, and memory as it comes may be NaN.
+        out_BKLD = x.new_zeros(batch, x.shape[1], self._most, x.shape[3])
         out_BKLD[:, :, :longest] = x[0][:, self._sources_BL].transpose(0, 1)
         return out_BKLD

@@ -225,6 +225,19 @@ def test_an_answer_ends_at_the_most_tokens_and_at_the_models_positions(models: A
         assert short.tolist() == longer[:2].tolist()
 
 
+def test_memory_that_held_nan_does_not_reach_an_answer(models: Any) -> None:
+    pack = Pack(base_of(models("llama"), dtype="float32"))
+    pack.join(asking("a"))
+    expected = [answer.tolist() for answer in pack.evaluate(["a"])["a"]["dev"].answers]
+    # With this torch fills what `empty` gives with NaN.
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = [answer.tolist() for answer in pack.evaluate(["a"])["a"]["dev"].answers]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert found == expected
+
+
 def test_an_example_without_an_answer_is_named(models: Any) -> None:
     pack, spec = Pack(base_of(models("llama"))), asking("a")
     spec.train_set._rows[3] = Example(np.array([5, 6, 7], np.int32), None, 3.0)  # type: ignore[attr-defined]
