@@ -10,7 +10,7 @@ from random import Random
 from typing import Literal
 
 from storage.datasets import BadRows, Fields, Rows, from_rows, read_hub, read_path, same
-from storage.errors import MissingSplitError
+from storage.errors import DataError, MissingSplitError
 from tunery.errors import InputError
 from tunery.tasks import Task, generate
 
@@ -69,8 +69,8 @@ def training_sets(task: Task, place: Place, *, max_train: int | None, max_eval: 
 
     storage.errors.DataError for rows that cannot be used.
     """
-    evals = evaluation_sets(task, place)
-    train = _train(task, place)
+    evals, left = _read(task, place)
+    train = left or _split(task, task.train_split, place)
     known = {same(row) for rows in evals.values() for row in rows.rows}
     if deduplicate:
         repeats = _repeats(train, known, dropped=True)
@@ -87,27 +87,31 @@ def evaluation_sets(task: Task, place: Place, *, limit: int | None = None) -> di
 
     storage.errors.DataError for rows that cannot be used.
     """
-    sets = {}
+    evals, _ = _read(task, place)
+    return {name: rows.sampled(limit, place.seed) for name, rows in evals.items()}
+
+
+def _read(task: Task, place: Place) -> tuple[dict[str, Rows], Rows | None]:
+    """The evaluation splits; and the training rows, where some were held out of them."""
+    found: dict[str, Rows] = {}
+    left: Rows | None = None
     for split in task.eval_splits:
         try:
-            sets[split.name] = _split(task, split.name, place)
+            found[split.name] = _split(task, split.name, place)
         except MissingSplitError:
             if split.held_out:
-                whole = _split(task, task.train_split, place)
-                part = whole.chosen(_held_out(whole, split.held_out))
-                sets[split.name] = replace(part, origin=f"{whole.origin}:held out")
+                whole = left or _split(task, task.train_split, place)
+                out = _held_out(whole, split.held_out)
+                if not out:
+                    raise DataError(
+                        f"{whole.origin} has {len(whole.rows)} rows, of which none can be held out: "
+                        f"give the task a split {split.name!r} of its own"
+                    ) from None
+                found[split.name] = replace(whole.chosen(out), origin=f"{whole.origin}:held out")
+                left = whole.chosen(sorted(set(range(len(whole.rows))) - set(out)))
             elif not split.optional:
                 raise
-    return {name: rows.sampled(limit, place.seed) for name, rows in sets.items()}
-
-
-def _train(task: Task, place: Place) -> Rows:
-    whole = _split(task, task.train_split, place)
-    out: set[int] = set()
-    for split in task.eval_splits:
-        if split.held_out and not _is_there(task, split.name, place):
-            out |= set(_held_out(whole, split.held_out))
-    return whole.chosen(index for index in range(len(whole.rows)) if index not in out) if out else whole
+    return found, left
 
 
 def _held_out(rows: Rows, count: int) -> list[int]:
@@ -122,14 +126,6 @@ def _held_out(rows: Rows, count: int) -> list[int]:
             out.add(text)
             left -= sizes[text]
     return [index for index, text in enumerate(texts) if text in out]
-
-
-def _is_there(task: Task, split: str, place: Place) -> bool:
-    try:
-        _split(task, split, place)
-    except MissingSplitError:
-        return False
-    return True
 
 
 def _repeats(train: Rows, known: set[tuple[str, str]], *, dropped: bool) -> Repeats:

@@ -80,6 +80,13 @@ def test_a_text_that_is_held_out_is_nowhere_in_training(tmp_path: Path) -> None:
     assert not held & trained
 
 
+def test_rows_too_few_to_hold_any_out_say_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="has 4 rows, of which none can be held out: give the task a split 'validation'"
+    ):
+        sets(MEDICAL, questions(tmp_path, 4))
+
+
 def test_a_split_of_its_own_is_used_where_it_is_there(tmp_path: Path) -> None:
     questions(tmp_path, 50)
     written(tmp_path, MEDICAL, "validation", [{"instruction": "a", "question": "b", "answer": "c"}])

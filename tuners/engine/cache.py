@@ -22,6 +22,7 @@ class Cache:
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         """By layer: [B, K, L, D] each; what is beyond a sequence's length is not read."""
         self._prompts = True
+        self._look()
 
     def hold(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Take the prompts' keys and values in: [1, K, T, D] each."""
@@ -32,11 +33,10 @@ class Cache:
         keys_BKLD, values_BKLD = self._kept[layer]
         keys_BKLD[self._rows_B, :, self.lengths] = key[0].transpose(0, 1)
         values_BKLD[self._rows_B, :, self.lengths] = value[0].transpose(0, 1)
-        heads, size, count = query.shape[1], query.shape[3], int(self.lengths.max()) + 1
+        heads, size, count = query.shape[1], query.shape[3], self._count
         q_BKGD = query[0].transpose(0, 1).reshape(len(self._rows_B), keys_BKLD.shape[1], -1, size)
         scores_BKGL = (q_BKGD @ keys_BKLD[:, :, :count].transpose(2, 3)).float() * scale
-        unwritten_BL = torch.arange(count, device=self.lengths.device) > self.lengths[:, None]
-        p_BKGL = scores_BKGL.masked_fill_(unwritten_BL[:, None, None], float("-inf")).softmax(3)
+        p_BKGL = scores_BKGL.masked_fill_(self._unwritten_BL[:, None, None], float("-inf")).softmax(3)
         out_BKGD = p_BKGL.to(values_BKLD.dtype) @ values_BKLD[:, :, :count]
         return out_BKGD.reshape(1, -1, heads, size)
 
@@ -51,12 +51,19 @@ class Cache:
             # Those that have ended are computed along for a while.
             self.lengths = (self.lengths + 1).clamp_(max=self._most - 1)
         self._prompts = False
+        self._look()
 
     def keep(self, places: Tensor) -> None:
         """Go on with these sequences only."""
         self.lengths, self._rows_B = self.lengths[places], self._rows_B[: len(places)]
         for layer, (keys, values) in self._kept.items():
             self._kept[layer] = keys[places], values[places]
+        self._look()
+
+    def _look(self) -> None:
+        """What the next tokens see: once for all layers, since on a device the host has to wait for it."""
+        self._count = int(self.lengths.max()) + 1
+        self._unwritten_BL = torch.arange(self._count, device=self.lengths.device) > self.lengths[:, None]
 
     def _placed(self, x: Tensor) -> Tensor:
         batch, longest = self._sources_BL.shape

@@ -41,7 +41,6 @@ class Asker:
 @dataclass
 class _Sequence:
     seat: int
-    index: int
     prompt: Ids
     most: int
     stop: frozenset[int]
@@ -70,9 +69,9 @@ def answers(base: Base, askers: Sequence[Asker], slots: SlotsBySite, words: Word
     """
     # The last token of an answer is not gone on from: it needs no position.
     sequences = [
-        _Sequence(seat, index, prompt, min(asker.most, base.longest - len(prompt) + 1), frozenset(asker.stop))
+        _Sequence(seat, prompt, min(asker.most, base.longest - len(prompt) + 1), frozenset(asker.stop))
         for seat, asker in enumerate(askers)
-        for index, prompt in enumerate(asker.prompts)
+        for prompt in asker.prompts
     ]
     with torch.no_grad():
         for batch in _batches(sequences, places=_CACHE_BYTES // base.cache_bytes):
