@@ -15,6 +15,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,6 +104,9 @@ class _Host:
     order: PackOrder
     seats: dict[SeatName, _Seat] = field(default_factory=dict)
     messages: list[PackMessage] = field(default_factory=list)
+    calls: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "visit"))
+    visit: Future[Orders] | None = None
+    """The one that is under way."""
 
     def run(self) -> None:
         """Train until the desk closes."""
@@ -145,12 +149,26 @@ class _Host:
                 self._step()
 
     def _visit(self) -> Orders:
-        """What the desk wants to have done; while training it is asked now and then."""
-        if self.seats and not self.messages and time.monotonic() - self.visited <= VISIT_INTERVAL_S:
-            return Orders()
-        messages, self.messages = self.messages, []
+        """What the desk wants to have done; while training it is asked now and then, and no step waits for it."""
+        # Who has ended has left a place, which the answer may fill.
+        pressing = not self.seats or not all(isinstance(message, Progressed) for message in self.messages)
+        orders = self._answer(wait=pressing)
+        due = pressing or self.messages or time.monotonic() - self.visited > VISIT_INTERVAL_S
+        if self.visit is None and due and orders == Orders():
+            self._ask()
+            orders = self._answer(wait=pressing)
+        return orders
+
+    def _ask(self) -> None:
+        order, (messages, self.messages) = self.order, (self.messages, [])
         wait_s = 0.0 if self.seats else 5.0
-        orders = self.order.desk.visit(self.order.pack, self.incarnation, messages, wait_s=wait_s)
+        self.visit = self.calls.submit(order.desk.visit, order.pack, self.incarnation, messages, wait_s=wait_s)
+
+    def _answer(self, *, wait: bool) -> Orders:
+        """Of the visit that is under way, if it is there or to be waited for."""
+        if self.visit is None or not (wait or self.visit.done()):
+            return Orders()
+        orders, self.visit = self.visit.result(), None
         self.visited = time.monotonic()
         return orders
 
