@@ -40,6 +40,36 @@ class TunerConfig(Frozen):
         """Whether the base's own weights are trained; then a pack holds one seat at a time."""
         return False
 
+    @property
+    def trains_beside(self) -> bool:
+        """Whether what is trained is a network beside the base, which then only ever runs forward."""
+        return False
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the base's states that a pack may keep, so that it need not run on the same example again."""
+        return 0
+
+
+class FourBits(TunerConfig):
+    """Fields of the methods that keep the base in NF4."""
+
+    double_quantisation: bool = True
+    """Quantise the blocks' scales too."""
+    dequantise: Literal["step", "once"] = "step"
+    """step: the base stays in 4 bits, and a layer is dequantised each time it is used. once: at the start, for a base
+    that fits; the same numbers, faster, in the memory of a base that is not quantised."""
+
+    @property
+    def quantisation(self) -> Quantisation:
+        """NF4, with or without the second quantisation."""
+        return "nf4-double" if self.double_quantisation else "nf4"
+
+    @property
+    def dequantised_once(self) -> bool:
+        """`dequantise: once`."""
+        return self.dequantise == "once"
+
 
 class TrainConfig(Frozen):
     """The training loop of one seat."""

@@ -13,7 +13,7 @@ import torch
 
 import tuners
 from tuners.config import TrainConfig
-from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, SeatSpec, SeatState
+from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, Reader, SeatSpec, SeatState
 
 pytestmark = pytest.mark.parametrize("method", tuners.names())
 
@@ -48,7 +48,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def joined(method: str, folder: str, **fields: Any) -> Pack:
     config = tuners.config_class(method).model_validate({"method": method})
-    pack = Pack(Base.load(BaseSpec(folder, quantisation=config.quantisation, trained=config.trains_base)))
+    spec = BaseSpec(
+        folder,
+        quantisation=config.quantisation,
+        trained=config.trains_base,
+        beside=config.trains_beside,
+        kept_bytes=config.kept_bytes,
+    )
+    pack = Pack(Base.load(spec))
     train = TrainConfig(**({"batch_size": 16, "epochs": 30, "learning_rate": 3e-3} | fields))
     head = HeadSpec("classification", ("no", "yes"))
     pack.join(SeatSpec("a", config, train, head, Marked(), {"dev": Marked()}))
@@ -70,7 +77,7 @@ def test_a_fresh_adapter_leaves_the_output_as_it_was(method: str, folder: str) -
     pack = joined(method, folder)
     with_adapter = pack.evaluate(["a"])["a"]["dev"].logits
     pack._seats["a"].slots = {}
-    pack._slots = {}
+    pack._trained = {}
     np.testing.assert_array_equal(pack.evaluate(["a"])["a"]["dev"].logits, with_adapter)
 
 
@@ -97,7 +104,8 @@ def test_its_state_carries_everything(method: str, folder: str) -> None:
     assert [moved.step() for _ in range(3)] == went_on
 
 
-def test_its_export_loads_without_this_project(method: str, folder: str, tmp_path: Path) -> None:
+def test_its_export_says_the_same_again(method: str, folder: str, tmp_path: Path) -> None:
+    """Without this project, where what is trained is an adapter or a whole model."""
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForSequenceClassification
 
@@ -105,7 +113,14 @@ def test_its_export_loads_without_this_project(method: str, folder: str, tmp_pat
     for _ in range(3):
         pack.step()
     pack.export("a", tmp_path)
-    if tuners.config_class(method).model_validate({"method": method}).trains_base:
+    config = tuners.config_class(method).model_validate({"method": method})
+    if config.trains_beside:
+        reader = Reader(pack.base)
+        reader.add("a", config, HeadSpec("classification", ("no", "yes")), tmp_path)
+        logits = reader.logits({"a": [Marked()[index] for index in range(64)]})["a"]
+        np.testing.assert_allclose(logits, pack.evaluate(["a"])["a"]["dev"].logits, atol=1e-5)
+        return
+    if config.trains_base:
         model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
         assert model.config.id2label == {0: "no", 1: "yes"}
     else:

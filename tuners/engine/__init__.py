@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from tuners.engine.base import Base
 from tuners.engine.gemm import native_dtype
+from tuners.engine.generate import Asker
 from tuners.engine.group import Group, Workers
 from tuners.engine.memory import keep_freed_memory
 from tuners.engine.pack import Pack
+from tuners.engine.reader import Reader
 from tuners.engine.state import SeatState
 from tuners.engine.types import (
     AnyExample,
@@ -22,6 +24,7 @@ from tuners.engine.types import (
 
 __all__ = [
     "AnyExample",
+    "Asker",
     "Base",
     "BaseSpec",
     "Evaluation",
@@ -31,6 +34,7 @@ __all__ = [
     "HeadSpec",
     "Pack",
     "Progress",
+    "Reader",
     "SeatSpec",
     "SeatState",
     "StepReport",

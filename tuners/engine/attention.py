@@ -55,18 +55,35 @@ def packed_attention(
     assert isinstance(context, Context)
     assert attention_mask is None
     context.called(None)
-    layout, causal = context.layout, bool(module.is_causal)
+    if sliding_window is not None and context.layout.longest > sliding_window:
+        longest = context.layout.longest
+        raise TunerError(f"a sequence of {longest} tokens is above the model's window of {sliding_window}")
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    causal = bool(module.is_causal)
+    return attend(context, _site(module), query, key, value, causal=causal, scale=scale, dropout=dropout), None
+
+
+def attend(
+    context: Context,
+    site: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    causal: bool,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The same at a site of the forward that runs: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
+    layout, cache = context.layout, context.cache
     _, heads, tokens, size = query.shape
-    cache, scale = context.cache, size**-0.5 if scaling is None else scaling
     if cache is not None:
         if not cache.prompts:
-            return cache.attend(_site(module), query, key, value, scale), None
-        cache.hold(_site(module), key, value)
-    if sliding_window is not None and layout.longest > sliding_window:
-        raise TunerError(f"a sequence of {layout.longest} tokens is above the model's window of {sliding_window}")
+            return cache.attend(site, query, key, value, scale)
+        cache.hold(site, key, value)
     if context.varlen and not dropout:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        return varlen(q, k, v, layout.cuts, layout.longest_run, causal=causal, scale=scaling)[None], None
+        return varlen(q, k, v, layout.cuts, layout.longest_run, causal=causal, scale=scale)[None]
     flat = torch.cat([x.transpose(1, 2).reshape(tokens, -1) for x in (query, key, value)], 1)
     parts = torch.split(padded(flat, layout), [bucket.count * bucket.length for bucket in layout.buckets])
     outputs = []
@@ -77,18 +94,16 @@ def packed_attention(
         )
         k, v = _repeated(k, heads), _repeated(v, heads)
         if not dropout and _fused(bucket, q):
-            out = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=bucket.mask, is_causal=causal, scale=scaling
-            )
+            out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, is_causal=causal, scale=scale)
         else:
             keep = None
             if dropout:
                 keys = context.row_keys.index_select(0, bucket.sequences)
-                keep = keep_attention(keys, _site(module), heads, bucket.length, dropout)
+                keep = keep_attention(keys, site, heads, bucket.length, dropout)
             out = plain_attention(q, k, v, mask=bucket.mask, causal=causal, scale=scale, keep=keep, p=dropout)
         outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return unpadded(joined, layout).view(1, tokens, heads, size), None
+    return unpadded(joined, layout).view(1, tokens, heads, size)
 
 
 def _site(module: nn.Module) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from tuners.engine.attention import NAME, prepare
+from tuners.engine.beside import Beside
 from tuners.engine.cache import Cache
 from tuners.engine.context import Context
 from tuners.engine.families import Family, family_of
@@ -25,7 +26,7 @@ from tuners.engine.layout import Layout, Rows, lay_out, training_rows
 from tuners.engine.linear import DenseWeight, PackedDropout, PackedLinear, Weight
 from tuners.engine.recompute import recompute
 from tuners.engine.sharding import layers_of, local_tensors, shard
-from tuners.engine.slots import SlotsBySite
+from tuners.engine.slots import SlotsBySite, Trained
 from tuners.engine.types import BaseSpec, Example, HeadSpec
 from tuners.engine.weights import Weights
 from tuners.errors import SeatError, TunerError
@@ -67,6 +68,8 @@ class Base:
         if hasattr(backbone, "pooler"):
             # It takes the first token only; ours pools every sequence.
             setattr(backbone, "pooler", None)  # noqa: B010  # mypy knows a module's attributes as modules
+        if spec.beside and isinstance(group, Workers):
+            raise TunerError("seats that train beside a base need it whole: one worker")
         self._backbone = backbone.requires_grad_(False)
         self._output: Tensor | None = None
         if output is not None:
@@ -86,7 +89,11 @@ class Base:
             self._wrap(device)
             self._backbone.to(device)
         self._backbone.eval()
-        self._find_pooled_only()
+        self._beside: Beside | None = None
+        if spec.beside:
+            self._beside = self._with_sides()
+        else:
+            self._find_pooled_only()
         if self._pooler is not None:
             self._pooler.requires_grad_(False).to(device)
 
@@ -216,17 +223,46 @@ class Base:
         if training:
             pooled_1I.backward(torch.zeros_like(pooled_1I))  # type: ignore[no-untyped-call]  # torch's backward is untyped
 
-    def pooled(self, layout: Layout, slots: SlotsBySite, *, training: bool, cache: Cache | None = None) -> Tensor:
+    def pooled(self, layout: Layout, trained: Trained, *, training: bool, cache: Cache | None = None) -> Tensor:
         """[P, I] the states that the heads read; with gradients and dropout if `training`.
 
         With a cache, those of prompts or of the tokens that follow what is in it.
         """
-        if self._backbone.training != training:
-            self._backbone.train(training)
-        pooled = self._states(layout, slots, cache).index_select(0, layout.pooled)
+        if isinstance(trained, tuple):
+            assert self._beside is not None, "this base has nothing beside it"
+            pooled = self._normed(self._beside.pooled(layout, trained, cache))
+        else:
+            if self._backbone.training != training:
+                self._backbone.train(training)
+            pooled = self._states(layout, trained, cache).index_select(0, layout.pooled)
         if cache is not None:
             cache.advance()
         return pooled if self._pooler is None else torch.tanh(self._pooler(pooled))
+
+    def other_seats(self) -> None:
+        """A seat has come or gone."""
+        if self._beside is not None:
+            self._beside.kept.other_seats()
+
+    def _with_sides(self) -> Beside:
+        def run(layout: Layout, cache: Cache | None) -> None:
+            self._states(layout, {}, cache)
+
+        return Beside(
+            layers_of(self._backbone),
+            self.context,
+            run,
+            self.laid_out,
+            causal=self.causal,
+            most_bytes=self.spec.kept_bytes,
+        )
+
+    def _normed(self, states_PI: Tensor) -> Tensor:
+        """[P, I] after the layer that follows the last one."""
+        if not self.family.norm:
+            return states_PI
+        normed: Tensor = self._backbone.get_submodule(self.family.norm)(states_PI)
+        return normed
 
     def _states(self, layout: Layout, slots: SlotsBySite, cache: Cache | None = None) -> Tensor:
         """[T, I] of which only the pooled tokens are right."""

@@ -18,7 +18,7 @@ from tuners.engine.group import Group
 from tuners.engine.language import LanguageHead
 from tuners.engine.layout import Rows
 from tuners.engine.seat import Seat
-from tuners.engine.slots import SlotsBySite
+from tuners.engine.slots import Trained
 from tuners.engine.types import Evaluation, Examples
 
 _MAX_TOKENS = 4096
@@ -45,8 +45,8 @@ class _Split:
         return cls(seat, name, examples, np.empty((size, outputs), np.float32), np.empty(size), np.empty(size))
 
 
-def run(base: Base, seats: Sequence[Seat], slots: SlotsBySite) -> dict[str, dict[str, Evaluation]]:
-    """By seat, by split. `slots` are those of the seats in this order."""
+def run(base: Base, seats: Sequence[Seat], trained: Trained) -> dict[str, dict[str, Evaluation]]:
+    """By seat, by split. `trained` is what the seats train, in this order."""
     splits = [
         _Split.of(place, name, examples, seat.head.spec.outputs)
         for place, seat in enumerate(seats)
@@ -56,11 +56,11 @@ def run(base: Base, seats: Sequence[Seat], slots: SlotsBySite) -> dict[str, dict
     mine = batches[group.rank :: group.size]
     with torch.no_grad():
         for batch in mine:
-            _forward(base, seats, slots, splits, batch)
+            _forward(base, seats, trained, splits, batch)
         if len(mine) < -(-len(batches) // group.size):
             base.idle(training=False)
     _exchange(group, splits, mine)
-    generated = _answers(base, seats, slots, splits)
+    generated = _answers(base, seats, trained, splits)
     found: dict[str, dict[str, Evaluation]] = {seat.spec.name: {} for seat in seats}
     for place, split in enumerate(splits):
         weights = split.examples.lengths - split.labels if place in generated else np.ones(len(split.labels))
@@ -71,7 +71,7 @@ def run(base: Base, seats: Sequence[Seat], slots: SlotsBySite) -> dict[str, dict
 
 
 def _answers(
-    base: Base, seats: Sequence[Seat], slots: SlotsBySite, splits: Sequence[_Split]
+    base: Base, seats: Sequence[Seat], trained: Trained, splits: Sequence[_Split]
 ) -> dict[int, list[NDArray[np.int32]]]:
     """By split, of the seats that generate. Workers that share a base all do the same: no layer runs without all."""
     heads = [seat.head for seat in seats if isinstance(seat.head, LanguageHead)]
@@ -86,7 +86,7 @@ def _answers(
         )
         for number, seat in enumerate(seats)
     ]
-    rests = [iter(found) for found in answers(base, askers, slots, heads[0].words)]
+    rests = [iter(found) for found in answers(base, askers, trained, heads[0].words)]
     return {place: list(islice(rests[splits[place].seat], len(splits[place].labels))) for place in asking}
 
 
@@ -133,7 +133,7 @@ def _by_split(rows_k2: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _forward(
-    base: Base, seats: Sequence[Seat], slots: SlotsBySite, splits: Sequence[_Split], batch_k2: NDArray[np.int64]
+    base: Base, seats: Sequence[Seat], trained: Trained, splits: Sequence[_Split], batch_k2: NDArray[np.int64]
 ) -> None:
     places = batch_k2.tolist()
     examples = [splits[split].examples[index] for split, index in places]
@@ -144,7 +144,7 @@ def _forward(
         for seat, (low, high) in zip(seats, pairwise(bounds), strict=True)
     ]
     layout = base.laid_out(rows)
-    pooled_PI = base.pooled(layout, slots, training=False)
+    pooled_PI = base.pooled(layout, trained, training=False)
     labels_k = torch.tensor([example.label for example in examples], dtype=torch.float64)
     for number, seat in enumerate(seats):
         (low, high), (first, end) = layout.row_spans[number], layout.pooled_spans[number]

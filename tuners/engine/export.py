@@ -16,33 +16,39 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from tuners.engine.base import Base
+from tuners.engine.method import Form
 from tuners.engine.seat import Seat
 from tuners.errors import ExportError
 
-_ROOT = "base_model.model"
+ROOT = "base_model.model"
 """Where PEFT keeps the model that it wraps."""
 
 
 def write(seat: Seat, base: Base, folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors, the head in modules_to_save; of a seat that trains the base,
-    config.json and model.safetensors.
+    config.json and model.safetensors; of one that trains beside it, side_config.json and side_model.safetensors.
 
     Raises ExportError if the files cannot be written or do not read back as they were.
     """
-    adapter = seat.adapter.peft_config()
-    name = "adapter_" if adapter is not None else ""
-    tensors = _tensors(seat, base, root=f"{_ROOT}." if adapter is not None else "")
-    config = _whole(seat, base) if adapter is None else adapter | _common(seat, base, adapter)
+    form, own = seat.adapter.form, seat.adapter.export_config()
+    tensors = _tensors(seat, base, root=f"{ROOT}." if form == "adapter" else "")
+    config = _whole(seat, base) if form == "model" else own | _common(seat, base, own)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / f"{name}model.safetensors"
+        weights, described = (folder / name for name in names_of(form))
         save_file(tensors, weights, metadata={"format": "pt"})
-        (folder / f"{name}config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+        described.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
         back = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise ExportError(f"cannot write the adapter of seat {seat.spec.name!r} to {folder}: {error}") from error
     if back.keys() != tensors.keys() or not all(_same(back[name], tensors[name]) for name in tensors):
         raise ExportError(f"the adapter of seat {seat.spec.name!r} does not read back from {folder} as it was written")
+
+
+def names_of(form: Form) -> tuple[str, str]:
+    """The files of an export: its weights, and what describes them."""
+    stem = "" if form == "model" else f"{form}_"
+    return f"{stem}model.safetensors", f"{stem}config.json"
 
 
 def _tensors(seat: Seat, base: Base, *, root: str) -> dict[str, Tensor]:

@@ -41,6 +41,8 @@ class Family:
     """What gets an adapter when the spec names nothing."""
     pooler: str = ""
     """A frozen linear layer with tanh between pooling and head, by its name in the backbone."""
+    norm: str = ""
+    """The layer after the last one, by its name in the backbone; empty where a layer ends with its own."""
     token_types: bool = False
     positions_after_padding: bool = False
     """Positions start at pad_token_id + 1 instead of 0."""
@@ -53,7 +55,12 @@ class Family:
 
 _ATTENTION = ("query", "value")
 _DECODER = Family(
-    prefix="model", pool="last", head=(HeadLayer("score", bias=False),), saved=("score",), targets=("q_proj", "v_proj")
+    prefix="model",
+    pool="last",
+    head=(HeadLayer("score", bias=False),),
+    saved=("score",),
+    targets=("q_proj", "v_proj"),
+    norm="norm",
 )
 _ROBERTA = Family(
     prefix="roberta",

@@ -15,7 +15,7 @@ from torch import Tensor
 from tuners.engine.base import Base
 from tuners.engine.cache import Cache
 from tuners.engine.layout import Rows, lay_out_next
-from tuners.engine.slots import SlotsBySite
+from tuners.engine.slots import Trained
 from tuners.engine.types import Example
 
 _PROMPT_TOKENS = 4096
@@ -63,10 +63,13 @@ Words = Callable[[Tensor], Tensor]
 """[B, I] states -> int64 [B] the likeliest next words."""
 
 
-def answers(base: Base, askers: Sequence[Asker], slots: SlotsBySite, words: Words) -> list[list[Ids]]:
+def answers(base: Base, askers: Sequence[Asker], trained: Trained, words: Words) -> list[list[Ids]]:
     """By asker, by prompt: the likeliest word each time, up to one that ends an answer (which is left out), the most
-    tokens, or the end of the model's positions. `slots` are those of the seats in this order.
+    tokens, or the end of the model's positions. `trained` is what the seats train, in this order.
     """
+    if isinstance(trained, tuple) and len(trained) > 1:
+        # Each network runs on its own seat's sequences.
+        return [answers(base, [asker], (side,), words)[0] for asker, side in zip(askers, trained, strict=True)]
     # The last token of an answer is not gone on from: it needs no position.
     sequences = [
         _Sequence(seat, prompt, min(asker.most, base.longest - len(prompt) + 1), frozenset(asker.stop))
@@ -75,7 +78,7 @@ def answers(base: Base, askers: Sequence[Asker], slots: SlotsBySite, words: Word
     ]
     with torch.no_grad():
         for batch in _batches(sequences, places=_CACHE_BYTES // base.cache_bytes):
-            _answer(base, slots, words, batch, seats=len(askers))
+            _answer(base, trained, words, batch, seats=len(askers))
     found: list[list[Ids]] = [[] for _ in askers]
     for sequence in sequences:
         found[sequence.seat].append(np.array(sequence.answer, np.int32))
@@ -96,7 +99,7 @@ def _batches(sequences: Sequence[_Sequence], *, places: int) -> Iterator[list[_S
         yield sorted(batch, key=lambda sequence: sequence.seat)
 
 
-def _answer(base: Base, slots: SlotsBySite, words: Words, going: list[_Sequence], *, seats: int) -> None:
+def _answer(base: Base, trained: Trained, words: Words, going: list[_Sequence], *, seats: int) -> None:
     """Fill in the answers of one batch."""
     # Prompts alone: what is read is the state of each one's last token.
     rows = [
@@ -106,7 +109,7 @@ def _answer(base: Base, slots: SlotsBySite, words: Words, going: list[_Sequence]
     layout = base.laid_out(rows)
     cache = Cache(layout.pooled - lengths + 1, lengths, max(each.longest for each in going))
     while True:
-        found = words(base.pooled(layout, slots, training=False, cache=cache)).tolist()
+        found = words(base.pooled(layout, trained, training=False, cache=cache)).tolist()
         for each, word in zip(going, found, strict=True):
             each.take(word)
         on = [place for place, each in enumerate(going) if not each.ended]

@@ -97,6 +97,8 @@ class Layout:
     """int64 [P] those of the pooled tokens."""
     row_keys: Tensor | None
     """int64 [N] those of the sequences."""
+    rows: tuple[Rows, ...] = ()
+    """[S] what each seat has brought."""
 
     @property
     def tokens(self) -> int:
@@ -185,6 +187,7 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
         token_keys=None if keys_T is None else tensor(keys_T),
         pooled_keys=None if keys_T is None else tensor(keys_T[pooled]),
         row_keys=None if keys is None else tensor(keys),
+        rows=tuple(seats),
     )
 
 

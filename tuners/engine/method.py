@@ -6,18 +6,20 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from tuners.config import TunerConfig
-from tuners.engine.slots import Slot
+from tuners.engine.slots import Side, Slot
 
 if TYPE_CHECKING:
     from tuners.engine.base import Base
 
 
+Form = Literal["adapter", "model", "side"]
+"""PEFT's adapter, a whole model, or a network beside the base."""
 Fill = Callable[[Tensor, torch.Generator], object]
 """Writes initial values."""
 
@@ -40,7 +42,10 @@ class Segment:
 
 
 class Adapter(ABC):
-    """What one seat trains in the backbone."""
+    """What one seat trains: in the backbone's layers, or beside them."""
+
+    form: ClassVar[Form] = "adapter"
+    """Of its export."""
 
     @property
     @abstractmethod
@@ -51,6 +56,10 @@ class Adapter(ABC):
     def slots(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> dict[int, Slot]:
         """By the layer's number; the tensors are views into the bank. Asked for again when the row has moved."""
 
+    def side(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> Side | None:  # noqa: ARG002
+        """The network beside the backbone, of a method that trains one; asked for as `slots` is."""
+        return None
+
     def updated(self) -> None:  # noqa: B027  # most have nothing to do
         """The row has other values than before."""
 
@@ -58,8 +67,8 @@ class Adapter(ABC):
         """The seat gives its place up."""
 
     @abstractmethod
-    def peft_config(self) -> dict[str, Any] | None:
-        """adapter_config.json's entries that are the method's own; None where what is trained is a whole model."""
+    def export_config(self) -> dict[str, Any]:
+        """The entries of the exported configuration that are the method's own."""
 
     @abstractmethod
     def tensors(self, theta: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

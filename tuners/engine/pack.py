@@ -20,7 +20,7 @@ from tuners.engine.estimate import Footprint
 from tuners.engine.layout import training_rows
 from tuners.engine.room import Room, ran_out
 from tuners.engine.seat import Batch, Seat
-from tuners.engine.slots import Slot, SlotsBySite, together
+from tuners.engine.slots import Trained, trained
 from tuners.engine.state import SeatState
 from tuners.engine.types import Evaluation, Progress, SeatSpec, StepReport
 from tuners.errors import NoRoomError, SeatError
@@ -80,7 +80,7 @@ class Pack:
         self._seats: dict[str, Seat] = {}
         self._banks: tuple[Bank, ...] = ()
         self._settled = True
-        self._slots: dict[tuple[str, ...], SlotsBySite] = {}
+        self._trained: dict[tuple[str, ...], Trained] = {}
 
     @property
     def seats(self) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class Pack:
     def evaluate(self, names: Collection[str]) -> dict[str, dict[str, Evaluation]]:
         """By seat, by split: the outputs on the seat's evaluation sets, without dropout."""
         seats = [self._seat(name) for name in names]
-        found = evaluate.run(self.base, seats, self._slots_of(tuple(names)))
+        found = evaluate.run(self.base, seats, self._trained_by(tuple(names)))
         for seat in seats:
             seat.evaluated()
         return found
@@ -246,7 +246,7 @@ class Pack:
         ]
         base = self.base
         layout = base.laid_out(rows)
-        pooled_PI = base.pooled(layout, self._slots_of(names), training=True)
+        pooled_PI = base.pooled(layout, self._trained_by(names), training=True)
         losses = []
         for place, (name, first, end) in enumerate(parts):
             batch, (low, high) = batches[name], layout.pooled_spans[place]
@@ -277,7 +277,8 @@ class Pack:
     def _changed(self) -> None:
         """Other seats train than before: the next step puts their rows in order, however many came and went."""
         self._settled = False
-        self._slots = {}
+        self._trained = {}
+        self.base.other_seats()
         if not self._seats:
             self._regroup()  # no step comes that would let the old rows go
 
@@ -289,16 +290,13 @@ class Pack:
         self._banks = gather(seat.row for seat in self._seats.values() if seat.active)
         for seat in self._seats.values():
             seat.bind()
-        self._slots = {}
+        self._trained = {}
         self._settled = True
 
-    def _slots_of(self, names: tuple[str, ...]) -> SlotsBySite:
-        """The layers' slots for seats that lie in this order."""
-        if names not in self._slots:
-            found: dict[int, list[tuple[int, Slot]]] = {}
-            for place, name in enumerate(names):
-                for site, slot in self._seats[name].slots.items():
-                    found.setdefault(site, []).append((place, slot))
+    def _trained_by(self, names: tuple[str, ...]) -> Trained:
+        """For a forward in which these seats lie in this order."""
+        if names not in self._trained:
             grouped = self.base.kernels.adapters == "grouped"
-            self._slots[names] = {site: together(slots, len(names), grouped=grouped) for site, slots in found.items()}
-        return self._slots[names]
+            seats = [self._seats[name] for name in names]
+            self._trained[names] = trained([(seat.slots, seat.side) for seat in seats], grouped=grouped)
+        return self._trained[names]

@@ -11,7 +11,7 @@ from tuners.engine.base import Base
 from tuners.engine.estimate import Footprint, Foresight, Load, counting_kept, step_tokens
 from tuners.engine.layout import training_rows
 from tuners.engine.seat import Seat
-from tuners.engine.slots import together
+from tuners.engine.slots import trained
 from tuners.errors import NoRoomError
 
 _ACTIVATIONS = 1 << 30
@@ -84,9 +84,9 @@ class Room:
         while len(examples) > 1 and sum(len(example.ids) for example in examples) > _PROBE_TOKENS:
             examples = examples[: len(examples) // 2]
         rows = training_rows(examples, seed=seat.spec.train.seed, step=0, first=0, answers=seat.head.answers)
-        slots = {site: together([(0, slot)], 1, grouped=False) for site, slot in seat.slots.items()}
+        alone = trained([(seat.slots, seat.side)], grouped=False)
         with counting_kept(self._base.tensors) as kept:
-            pooled_NI = self._base.pooled(self._base.laid_out([rows]), slots, training=True)
+            pooled_NI = self._base.pooled(self._base.laid_out([rows]), alone, training=True)
             bytes_kept = kept()
         del pooled_NI
         return max(self._base.group.gather(bytes_kept)) / sum(len(example.ids) for example in examples)

@@ -18,7 +18,7 @@ from tuners.engine.bank import Row, Update
 from tuners.engine.base import Base
 from tuners.engine.method import adapter_of
 from tuners.engine.schedule import Schedule
-from tuners.engine.slots import Slot
+from tuners.engine.slots import Side, Slot
 from tuners.engine.state import VERSION, SeatState
 from tuners.engine.streams import INIT, generator, permutation
 from tuners.engine.types import AnyExample, Progress, SeatSpec
@@ -55,6 +55,7 @@ class Seat:
         self.head = base.head(spec.head)
         self.row = Row([*self.adapter.segments, *self.head.segments], base.device, base.trained_dtype)
         self.slots: dict[int, Slot] = {}
+        self.side: Side | None = None
         self.diverged = ""
         self._frozen = 0 if spec.tuner.trains_base else base.parameters
         self._evaluated_at, self._zero_steps, self._constant_steps = 0, 0, 0
@@ -80,6 +81,7 @@ class Seat:
         """After the row has moved: point the layers at it."""
         theta, gradient = self.row.views(self.row.theta), self.row.views(self.row.g)
         self.slots = self.adapter.slots(theta, gradient)
+        self.side = self.adapter.side(theta, gradient)
         self.head.bind(theta, gradient)
 
     def progress(self) -> Progress:
@@ -171,8 +173,8 @@ def _check(spec: SeatSpec, base: Base) -> None:
         raise SeatError(f"seat {spec.name!r} has no training examples")
     if spec.head.kind == "classification" and spec.head.outputs < 2:
         raise SeatError(f"seat {spec.name!r} classifies into {spec.head.outputs} classes; at least 2 are needed")
-    if spec.tuner.trains_base != base.spec.trained:
-        raise SeatError(f"seat {spec.name!r} ({spec.tuner.method}) and this base differ about who trains its weights")
+    if (spec.tuner.trains_base, spec.tuner.trains_beside) != (base.spec.trained, base.spec.beside):
+        raise SeatError(f"seat {spec.name!r} ({spec.tuner.method}) and this base differ about what is trained")
     if spec.tuner.quantisation != base.spec.quantisation:
         wanted, got = spec.tuner.quantisation, base.spec.quantisation
         raise SeatError(f"seat {spec.name!r} needs a base with quantisation {wanted!r}; this one's is {got!r}")

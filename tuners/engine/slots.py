@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -69,6 +69,29 @@ class Slots(Protocol):
 SlotsBySite = Mapping[int, Slots]
 """By the linear layer's number."""
 
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, query, key, value), [H, T, D] each -> [H, T, D]: tokens see those of their own sequence, as in the base."""
+
+
+class Side(Protocol):
+    """One seat's network beside the base."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Those of the same kind run together."""
+
+    @classmethod
+    def together(cls, sides: Sequence[Self], states: Sequence[Tensor], attend: Attend, pooled_P: Tensor) -> Tensor:
+        """What S seats make of the same tokens: the base's states, [T, I] for the embeddings and after each layer
+        -> [S, P, I], in the place of the last ones, at the pooled tokens.
+        """
+
+
+Sides = tuple[Side, ...]
+"""By the seat's place."""
+Trained = SlotsBySite | Sides
+"""What the seats of a forward train: at the base's layers or beside it."""
+
 
 class OneByOne:
     """A loop over the seats: true ranks and no copies. The reference, and the fastest on a CPU."""
@@ -93,6 +116,19 @@ class OneByOne:
 
     def _present(self, rows: SeatRows) -> list[tuple[Slot, int, int]]:
         return [(slot, *rows.spans[seat]) for seat, slot in self._slots if rows.spans[seat][0] < rows.spans[seat][1]]
+
+
+def trained(seats: Sequence[tuple[Mapping[int, Slot], Side | None]], *, grouped: bool) -> Trained:
+    """What these seats train, as a forward takes it in which they lie in this order: (at the layers, beside)."""
+    sides = tuple(side for _, side in seats if side is not None)
+    if sides:
+        assert len(sides) == len(seats)
+        return sides
+    found: dict[int, list[tuple[int, Slot]]] = {}
+    for place, (slots, _) in enumerate(seats):
+        for site, slot in slots.items():
+            found.setdefault(site, []).append((place, slot))
+    return {site: together(own, len(seats), grouped=grouped) for site, own in found.items()}
 
 
 def together(slots: Sequence[tuple[int, Slot]], seats: int, *, grouped: bool) -> Slots:

@@ -89,6 +89,11 @@ class BaseSpec:
     """The one seat of the pack trains the weights themselves."""
     language: bool = False
     """Some seat generates: the model's own output layer is there too."""
+    beside: bool = False
+    """Seats train networks beside it: it runs forward only, without dropout, and once for all seats that read the same
+    sequences."""
+    kept_bytes: int = 0
+    """Of its states that are kept, where seats train beside it."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """What is trained is in float32 beside the first two; all is in float64 where rounding must be told from faults."""
 

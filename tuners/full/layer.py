@@ -45,6 +45,8 @@ class FullSlot:
 class FullAdapter(Adapter):
     """All weights of the backbone, by their own names; they begin as they are in the checkpoint."""
 
+    form = "model"
+
     def __init__(self, base: Base) -> None:
         if base.weights.lent:
             raise TunerError("another seat trains this base's weights")
@@ -74,9 +76,9 @@ class FullAdapter(Adapter):
         """The base is what it was."""
         self._base.weights.take_back()
 
-    def peft_config(self) -> dict[str, Any] | None:
-        """None: this is no adapter."""
-        return None
+    def export_config(self) -> dict[str, Any]:
+        """Nothing: the model's own says it all."""
+        return {}
 
     def tensors(self, theta: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         """By their names in the whole model."""

@@ -181,7 +181,7 @@ class LoraAdapter(Adapter):
             found[site.index] = WholeSlot(own, slope)
         return found
 
-    def peft_config(self) -> dict[str, Any]:
+    def export_config(self) -> dict[str, Any]:
         """adapter_config.json's entries."""
         config: dict[str, Any] = {
             "peft_type": "LORA",

@@ -1,0 +1,166 @@
+"""Trained seats read back from their exports: several on one base, asked together and trained no more."""
+
+# N examples, C classes, P pooled tokens, I in
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tuners.config import TunerConfig
+from tuners.engine.bank import Row
+from tuners.engine.base import Base
+from tuners.engine.export import ROOT, names_of
+from tuners.engine.generate import Asker, answers
+from tuners.engine.head import Head, SeatHead
+from tuners.engine.language import LanguageHead
+from tuners.engine.layout import Rows
+from tuners.engine.method import adapter_of
+from tuners.engine.slots import Side, Slot, Trained, trained
+from tuners.engine.types import AnyExample, HeadSpec
+from tuners.errors import SeatError
+
+_MAX_TOKENS = 4096
+"""Of one forward."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What one export trains at the base, with its values."""
+
+    head: SeatHead
+    slots: Mapping[int, Slot]
+    side: Side | None
+
+
+class Reader:
+    """Answers for whoever has a place; places come and go between two calls."""
+
+    def __init__(self, base: Base) -> None:
+        assert not base.spec.trained, "a whole model is a base of its own"
+        self.base = base
+        self._places: dict[str, _Place] = {}
+        self._trained: dict[tuple[str, ...], Trained] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who has a place."""
+        return tuple(self._places)
+
+    def add(self, name: str, tuner: TunerConfig, head: HeadSpec, folder: Path) -> None:
+        """Give an exported seat a place, in that of another of this name.
+
+        Raises SeatError where the folder does not hold what `tuner` and `head` train on this base; TunerError where
+        they do not fit it.
+        """
+        adapter, own_head = adapter_of(tuner, self.base), self.base.head(head)
+        row = Row([*adapter.segments, *own_head.segments], self.base.device, self.base.trained_dtype)
+        theta, none = row.views(row.theta), row.views(row.g)
+        own_head.bind(theta, none)
+        name_of_weights, _ = names_of(adapter.form)
+        root = f"{ROOT}." if adapter.form == "adapter" else ""
+        places = adapter.tensors(theta, f"{root}{self.base.family.prefix}")
+        places |= {f"{root}{key}": values for key, values in own_head.tensors().items()}
+        _fill(places, folder / name_of_weights)
+        self._places[name] = _Place(own_head, adapter.slots(theta, none), adapter.side(theta, none))
+        self._trained = {}
+
+    def remove(self, name: str) -> None:
+        """Take the place back."""
+        del self._places[name]
+        self._trained = {}
+
+    @torch.inference_mode()
+    def logits(self, asked: Mapping[str, Sequence[AnyExample]]) -> dict[str, NDArray[np.float32]]:
+        """[N, C] of each one's examples, in their order."""
+        names = tuple(asked)
+        heads = [self._place(name).head for name in names]
+        found = {name: np.empty((len(asked[name]), self._head(name).spec.outputs), np.float32) for name in names}
+        for batch in _batches(list(asked.values())):
+            rows = [Rows([asked[name][index] for index in batch[place]], None) for place, name in enumerate(names)]
+            layout = self.base.laid_out(rows)
+            pooled_PI = self.base.pooled(layout, self._trained_by(names), training=False)
+            for place, name in enumerate(names):
+                low, high = layout.pooled_spans[place]
+                head = heads[place]
+                if low < high and isinstance(head, Head):
+                    found[name][batch[place]] = head.logits(pooled_PI[low:high], None).float().cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def answers(self, asked: Mapping[str, Asker]) -> dict[str, list[NDArray[np.int32]]]:
+        """The likeliest words after each prompt; see `generate.answers`."""
+        names = tuple(asked)
+        heads = [head for name in names if isinstance(head := self._place(name).head, LanguageHead)]
+        if len(heads) != len(names):
+            raise SeatError("only a model with answers can be asked for them")
+        return dict(
+            zip(names, answers(self.base, list(asked.values()), self._trained_by(names), heads[0].words), strict=True)
+        )
+
+    def _place(self, name: str) -> _Place:
+        if name not in self._places:
+            raise SeatError(f"no model {name!r} here; known: {', '.join(self._places) or 'none'}")
+        return self._places[name]
+
+    def _head(self, name: str) -> Head:
+        head = self._place(name).head
+        if not isinstance(head, Head):
+            raise SeatError(f"{name!r} has answers, and neither classes nor a value")
+        return head
+
+    def _trained_by(self, names: tuple[str, ...]) -> Trained:
+        if names not in self._trained:
+            grouped = self.base.kernels.adapters == "grouped"
+            places = [self._place(name) for name in names]
+            self._trained[names] = trained([(place.slots, place.side) for place in places], grouped=grouped)
+        return self._trained[names]
+
+
+def tuner_of(folder: Path) -> Any:
+    """The `tuner` that a side network's export names. Raises SeatError where it names none."""
+    try:
+        return json.loads((folder / names_of("side")[1]).read_text("utf-8"))["tuner"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SeatError(f"{folder} does not say what was trained: {error}") from error
+
+
+def _fill(places: Mapping[str, Tensor], file: Path) -> None:
+    try:
+        values = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise SeatError(f"{file} cannot be read: {error}") from error
+    wrong = sorted(
+        name
+        for name in places.keys() | values.keys()
+        if name not in places or name not in values or places[name].shape != values[name].shape
+    )
+    if wrong:
+        raise SeatError(f"{file} does not hold what it should: {', '.join(wrong[:5])} are missing or of another shape")
+    for name, place in places.items():
+        place.copy_(values[name])
+
+
+def _batches(asked: Sequence[Sequence[AnyExample]]) -> Iterator[list[list[int]]]:
+    """By place, the examples of one forward: of about the same length, and at most so many tokens."""
+    every = [(len(example.ids), place, index) for place, own in enumerate(asked) for index, example in enumerate(own)]
+    batch: list[list[int]] = [[] for _ in asked]
+    tokens = 0
+    for length, place, index in sorted(every):
+        if tokens and tokens + length > _MAX_TOKENS:
+            yield batch
+            batch, tokens = [[] for _ in asked], 0
+        batch[place].append(index)
+        tokens += length
+    if tokens:
+        yield batch

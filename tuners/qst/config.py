@@ -1,0 +1,46 @@
+"""Quantised side tuning (Zhang et al. 2024, arXiv 2401.07159): a small network beside a base kept in 4-bit NF4."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tuners.config import FourBits, Quantisation
+
+
+class Config(FourBits):
+    """The base runs forward only; a side network reads the states of its layers and is trained."""
+
+    method: Literal["qst"] = "qst"
+    reduction: int = Field(16, ge=1, le=1024)
+    """The side network is narrower than the base by this factor."""
+    down: Literal["low-rank", "pooling"] = "low-rank"
+    """How a layer's states come into the side network: by two trained factors, or by a mean over neighbouring
+    features, which trains nothing."""
+    down_rank: int = Field(16, ge=1, le=4096)
+    """Of the two factors."""
+    quantise: bool = True
+    """False: keep the base as it is, for one that fits."""
+    kept_mib: int = Field(1024, ge=0)
+    """Of the base's states that a pack keeps, in MiB: the base does not run on such an example again."""
+
+    @property
+    def quantisation(self) -> Quantisation:
+        """NF4, unless told not to."""
+        return super().quantisation if self.quantise else "none"
+
+    @property
+    def dequantised_once(self) -> bool:
+        """Of a base in 4 bits only."""
+        return self.quantise and super().dequantised_once
+
+    @property
+    def trains_beside(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def kept_bytes(self) -> int:
+        """`kept_mib`."""
+        return self.kept_mib << 20
