@@ -37,6 +37,10 @@ class PackOrder:
     dequantised_once: bool
     trained: bool
     """The one seat trains the base's own weights."""
+    beside: bool
+    """Seats train networks beside the base, which runs forward only."""
+    kept_bytes: int
+    """Of its states, then."""
     language: bool
     """Some task on this base has answers: the output layer is needed."""
     dtype: Literal["auto", "float32", "bfloat16"]

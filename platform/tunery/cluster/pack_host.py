@@ -125,6 +125,8 @@ class _Host:
             order.dequantised_once,
             order.trained,
             order.language,
+            order.beside,
+            order.kept_bytes,
             dtype,
         )
         self.speaks = self.group.rank == 0

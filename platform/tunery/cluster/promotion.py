@@ -144,6 +144,7 @@ class Promoter:
             data_fingerprint=data.fingerprint,
             max_length=config.train.max_length,
             method=config.tuner.method,
+            tuner=config.tuner.model_dump(mode="json"),
             merged=config.tuner.trains_base,
             run_id=self.plan.run_id,
             study=study.name,

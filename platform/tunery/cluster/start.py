@@ -66,6 +66,8 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
                 quantisation=study.tuner.quantisation,
                 dequantised_once=study.tuner.dequantised_once,
                 trained=study.tuner.trains_base,
+                beside=study.tuner.trains_beside,
+                kept_bytes=study.tuner.kept_bytes,
                 language=any(each.definition.kind == "generation" for each in bases[base]),
                 dtype=study.model.dtype,
                 capacity=1 if study.tuner.trains_base else placement.capacity,
@@ -91,5 +93,5 @@ def base_key(study: Study) -> str:
     """Studies with the same key can share a pack."""
     model, tuner = study.model, study.tuner
     kept = f"{tuner.quantisation}, dequantised once" if tuner.dequantised_once else tuner.quantisation
-    trained = "|trained" if tuner.trains_base else ""
+    trained = "|trained" if tuner.trains_base else f"|beside, {tuner.kept_bytes}" if tuner.trains_beside else ""
     return f"{model.id}@{model.revision or ''}|{kept}|{model.dtype}{trained}"

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -116,6 +116,8 @@ class AdapterCard(_Stored):
     """Tokens after which an input was cut in training, and is cut here."""
     method: str = ""
     """The tuning method's name."""
+    tuner: Mapping[str, Any] = Field(default_factory=dict)
+    """Its configuration."""
     run_id: str = ""
     study: str = ""
     trial: int | None = None

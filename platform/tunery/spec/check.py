@@ -59,6 +59,7 @@ def check(tree: Tree) -> Iterator[Fault]:
     yield from _overrides(tree, methods)
     yield from _matrix(tree, methods)
     yield from _registry(tree)
+    yield from _workers(tree, methods)
 
 
 def _at(tree: Tree, *path: str) -> Tree:
@@ -79,6 +80,16 @@ def _methods(tree: Tree) -> tuple[str, ...]:
         changes.get("tuner.method") for changes in _mapping(tree, "overrides").values() if isinstance(changes, dict)
     ]
     return tuple(name for name in tuners.names() if name in named)
+
+
+def _workers(tree: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
+    workers = _at(tree, "resources", "workers")
+    if not isinstance(workers, int) or workers < 2:
+        return
+    for name in methods:
+        if tuners.config_class(name).model_validate({"method": name}).trains_beside:
+            message = f"resources.workers: method {name} needs the base whole, expected 1 worker, got {workers}"
+            yield Fault(("resources", "workers"), message)
 
 
 def _variables(path: Path, tree: Tree) -> Iterator[Fault]:

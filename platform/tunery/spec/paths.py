@@ -34,6 +34,8 @@ _NOT_SEARCHED = {
     "tuner.method": "a trial keeps its study's method; use `matrix` to compare methods",
     "tuner.double_quantisation": "a study's trials share one base; use `matrix` to compare bases",
     "tuner.dequantise": "a study's trials share one base, and the results are the same",
+    "tuner.quantise": "a study's trials share one base; use `matrix` to compare bases",
+    "tuner.kept_mib": "a study's trials share one base, and the results are the same",
 }
 # Where rows come from is the same for a whole sweep; the budget of a study is set as a whole.
 _NOT_OVERRIDDEN = {

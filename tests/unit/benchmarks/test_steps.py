@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import gpu, memory, report, throughput
+from benchmarks import gpu, memory, report, side, throughput
 from benchmarks.memory import Memory
 from benchmarks.steps import flops, probe
 from benchmarks.steps.flops import Attention, Batch, Linear
@@ -170,3 +170,12 @@ def test_a_ratio_is_taken_in_the_same_place_and_of_what_ran() -> None:
     assert grouped.endswith("holds")
     assert share.endswith("FAILS")
     assert "out of memory" in gpu.table(cells)
+
+
+def test_side_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    small = ["--tiny", "--seconds", "0.01", "--threads", "1", "--rows", "16", "--batch-size", "8", "--reduction", "4"]
+    side.main([*small, "--seats", "1", "16", "--name", "test"])
+    (cell,) = json.loads((tmp_path / "results" / "test.json").read_text())["cells"]
+    assert {arm: list(rates) for arm, rates in cell["examples_per_s"].items()} == dict.fromkeys(side.ARMS, ["1", "16"])
+    assert all(rate > 0 for rates in cell["examples_per_s"].values() for rate in rates.values())

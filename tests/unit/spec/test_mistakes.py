@@ -250,6 +250,20 @@ def test_what_belongs_to_the_base_is_not_searched(path: str) -> None:
     assert found[0].startswith(f"x.yaml:12:5: {path} cannot be searched: a study's trials share one base")
 
 
+@pytest.mark.parametrize("path", ["tuner.quantise", "tuner.kept_mib"])
+def test_what_belongs_to_a_base_beside_is_not_searched(path: str) -> None:
+    text = GOOD.replace("method: lora, rank: 8", "method: qst")
+    found = mistakes_of(text.replace("tuner.rank: {choice: [4, 8]}", f"{path}: {{choice: [1, 0]}}"))
+    assert found[0].startswith(f"x.yaml:12:5: {path} cannot be searched: a study's trials share one base")
+
+
+def test_a_base_that_seats_train_beside_has_one_worker() -> None:
+    text = GOOD.replace("method: lora, rank: 8", "method: qst").replace("tuner.rank", "tuner.down_rank")
+    assert mistakes_of(text + "resources: {workers: 2}\n") == [
+        "x.yaml:13:22: resources.workers: method qst needs the base whole, expected 1 worker, got 2"
+    ]
+
+
 def test_an_overridden_path_must_be_one_of_every_compared_method() -> None:
     text = GOOD + "matrix: {tuner.method: [lora, qlora]}\noverrides: {cola: {tuner.double_quantisation: false}}\n"
     assert mistakes_of(text) == ["x.yaml:14:20: the method lora has no tuner.double_quantisation"]
