@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +45,7 @@ class Reader:
     """Answers for whoever has a place; places come and go between two calls."""
 
     def __init__(self, base: Base) -> None:
-        assert not base.spec.trained, "a whole model is a base of its own"
+        assert not base.spec.trained, "what is asked is trained no more"
         self.base = base
         self._places: dict[str, _Place] = {}
         self._trained: dict[tuple[str, ...], Trained] = {}
@@ -57,22 +55,26 @@ class Reader:
         """Who has a place."""
         return tuple(self._places)
 
-    def add(self, name: str, tuner: TunerConfig, head: HeadSpec, folder: Path) -> None:
-        """Give an exported seat a place, in that of another of this name.
+    def add(self, name: str, tuner: TunerConfig | None, head: HeadSpec, folder: Path) -> None:
+        """Give an exported seat a place, in that of another of this name. Without a `tuner` the folder holds a whole
+        model, which is this base: what is read is its head.
 
         Raises SeatError where the folder does not hold what `tuner` and `head` train on this base; TunerError where
         they do not fit it.
         """
-        adapter, own_head = adapter_of(tuner, self.base), self.base.head(head)
-        row = Row([*adapter.segments, *own_head.segments], self.base.device, self.base.trained_dtype)
+        adapter = None if tuner is None else adapter_of(tuner, self.base)
+        own_head, form = self.base.head(head), "model" if adapter is None else adapter.form
+        segments = [*(adapter.segments if adapter else ()), *own_head.segments]
+        row = Row(segments, self.base.device, self.base.trained_dtype)
         theta, none = row.views(row.theta), row.views(row.g)
         own_head.bind(theta, none)
-        name_of_weights, _ = names_of(adapter.form)
-        root = f"{ROOT}." if adapter.form == "adapter" else ""
-        places = adapter.tensors(theta, f"{root}{self.base.family.prefix}")
-        places |= {f"{root}{key}": values for key, values in own_head.tensors().items()}
-        _fill(places, folder / name_of_weights)
-        self._places[name] = _Place(own_head, adapter.slots(theta, none), adapter.side(theta, none))
+        root = f"{ROOT}." if form == "adapter" else ""
+        places = {f"{root}{key}": values for key, values in own_head.tensors().items()}
+        if adapter is not None:
+            places |= adapter.tensors(theta, f"{root}{self.base.family.prefix}")
+        _fill(places, folder / names_of(form)[0], more=form == "model")
+        slots, side = ({}, None) if adapter is None else (adapter.slots(theta, none), adapter.side(theta, none))
+        self._places[name] = _Place(own_head, slots, side)
         self._trained = {}
 
     def remove(self, name: str) -> None:
@@ -127,22 +129,15 @@ class Reader:
         return self._trained[names]
 
 
-def tuner_of(folder: Path) -> Any:
-    """The `tuner` that a side network's export names. Raises SeatError where it names none."""
-    try:
-        return json.loads((folder / names_of("side")[1]).read_text("utf-8"))["tuner"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SeatError(f"{folder} does not say what was trained: {error}") from error
-
-
-def _fill(places: Mapping[str, Tensor], file: Path) -> None:
+def _fill(places: Mapping[str, Tensor], file: Path, *, more: bool) -> None:
+    """`more`: the file holds other things too."""
     try:
         values = load_file(file)
     except (OSError, SafetensorError) as error:
         raise SeatError(f"{file} cannot be read: {error}") from error
     wrong = sorted(
         name
-        for name in places.keys() | values.keys()
+        for name in (places.keys() if more else places.keys() | values.keys())
         if name not in places or name not in values or places[name].shape != values[name].shape
     )
     if wrong:

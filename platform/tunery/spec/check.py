@@ -287,12 +287,21 @@ def _overrides(tree: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
         for path, value in changes.items() if isinstance(changes, dict) else ():
             at: Path = ("overrides", task, path)
             yield from _change(at, at, path, value, paths.overridable(methods), methods)
-            if path in _mapping(tree, "search", "space"):
-                yield Fault(
-                    at, f"{path} is drawn by search.space too; an override would have no effect: drop one", True
-                )
+            yield from _first_draw(at, path, value, _mapping(tree, "search", "space"))
             if path in _mapping(tree, "matrix"):
                 yield Fault(at, f"{path} is varied by the matrix too: drop one", True)
+
+
+def _first_draw(at: Path, path: str, value: Tree, space: dict[str, Tree]) -> Iterator[Fault]:
+    """A path that is drawn has its own value in the first trial, if that lies in the range."""
+    if path not in space:
+        return
+    try:
+        drawn = _RANGE.validate_python(space[path])
+    except ValidationError:
+        return  # told where the range is
+    if not drawn.contains(value):  # type: ignore[arg-type]  # of whatever type it is
+        yield Fault(at, f"{path} is drawn by search.space, whose range has no {show(value)}: it would have no effect")
 
 
 def _matrix(tree: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:

@@ -177,5 +177,7 @@ def test_side_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     small = ["--tiny", "--seconds", "0.01", "--threads", "1", "--rows", "16", "--batch-size", "8", "--reduction", "4"]
     side.main([*small, "--seats", "1", "16", "--name", "test"])
     (cell,) = json.loads((tmp_path / "results" / "test.json").read_text())["cells"]
-    assert {arm: list(rates) for arm, rates in cell["examples_per_s"].items()} == dict.fromkeys(side.ARMS, ["1", "16"])
+    assert [(arm, list(rates)) for arm, rates in cell["examples_per_s"].items()] == [
+        (arm, ["1", "16"]) for arm in side.ARMS
+    ]
     assert all(rate > 0 for rates in cell["examples_per_s"].values() for rate in rates.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunery.errors import SpecError
+from tunery.plan import compile_plan
 from tunery.spec import Spec, parse_spec
 
 GOOD = """\
@@ -178,7 +179,6 @@ MEANING = [
     ),
 ]
 MORE = [
-    ("overrides: {cola: {tuner.rank: 4}}", "x.yaml:13:20: tuner.rank is drawn by search.space too; an override"),
     ("overrides: {cola: {train.epoch: 4}}", "x.yaml:13:20: unknown path 'train.epoch'; did you mean 'train.epochs'?"),
     ("overrides: {cola: {train.epochs: x}}", "x.yaml:13:34: train.epochs: expected a whole number, got 'x'"),
     ("overrides: {cola: {train.epochs: [1]}}", "x.yaml:13:34: train.epochs: expected a whole number, got a list"),
@@ -267,6 +267,15 @@ def test_a_base_that_seats_train_beside_has_one_worker() -> None:
 def test_an_overridden_path_must_be_one_of_every_compared_method() -> None:
     text = GOOD + "matrix: {tuner.method: [lora, qlora]}\noverrides: {cola: {tuner.double_quantisation: false}}\n"
     assert mistakes_of(text) == ["x.yaml:14:20: the method lora has no tuner.double_quantisation"]
+
+
+def test_an_override_of_what_is_drawn_is_the_first_draw() -> None:
+    text = GOOD + "overrides: {cola: {tuner.rank: 4}}\n"
+    cola, sst2 = compile_plan(parse_spec(text, file="x.yaml")).studies
+    assert (cola.default_draw(), sst2.default_draw()) == ({"tuner.rank": 4}, {"tuner.rank": 8})
+    assert mistakes_of(text.replace("tuner.rank: 4", "tuner.rank: 5")) == [
+        "x.yaml:13:32: tuner.rank is drawn by search.space, whose range has no 5: it would have no effect"
+    ]
 
 
 def test_a_grid_of_some_tasks_says_nothing_of_the_others() -> None:

@@ -270,10 +270,10 @@ def test_the_base_runs_once_for_all_that_read_the_same(tiny: Any, seat: Any, mon
 def test_the_base_does_not_run_again_on_what_is_kept(tiny: Any, seat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, examples, dev = tiny("bert"), 40, 21
     keeping, forgetting = (Pack(base_of(folder, kept=kept, dtype="float32")) for kept in (1 << 24, 0))
+    forwards = Forwards(keeping.base, monkeypatch)
     for pack in (keeping, forgetting):
         pack.join(side(seat, "a", seed=1))
         pack.join(side(seat, "b", seed=2))
-    forwards = Forwards(keeping.base, monkeypatch)
     found, found_dev = losses(keeping, 10), keeping.evaluate(["a", "b"])
     assert forwards.sequences == examples + dev
     again, again_dev = losses(forgetting, 10), forgetting.evaluate(["a", "b"])
