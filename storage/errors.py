@@ -33,3 +33,19 @@ class ChampionMovedError(RegistryError):
 
 class RegistryUnreachableError(RegistryError):
     """The registry's server or database does not answer."""
+
+
+class FetchError(StorageError):
+    """A model or a data set could not be fetched; the message says why and what to do."""
+
+
+class NotOnHubError(FetchError):
+    """The hub has no such repository, revision or file, or does not show it to this user."""
+
+
+class HubUnreachableError(FetchError):
+    """A hub does not answer, or not with what was asked for."""
+
+
+class NotFetchedError(FetchError):
+    """It is not on this machine's disk, or not as it was fetched; the message says what is missing."""

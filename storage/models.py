@@ -16,6 +16,11 @@ def is_folder(id: str) -> bool:  # noqa: A002  (the spec's own word)
     return id.startswith(("/", "./", "../", "~")) or id in (".", "..")
 
 
+def on_a_hub(id: str) -> bool:  # noqa: A002  (the spec's own word)
+    """Whether a model id is a hub's: neither a folder nor embedded."""
+    return not (id.startswith("embedded:") or is_folder(id))
+
+
 def model_folder(id: str) -> str:  # noqa: A002  (the spec's own word)
     """What `from_pretrained` takes for a model id.
 

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -116,6 +116,14 @@ class Plan(Frozen):
             return None
         share = -(-max(base or 0 for base in bases) // self.spec.resources.workers)
         return share + max(seat or 0 for seat in seats)
+
+    def only(self, studies: Collection[str]) -> Plan:
+        """The plan of these studies alone."""
+        both = zip(self.studies, self.estimates, strict=True)
+        kept = [(study, estimate) for study, estimate in both if study.name in studies]
+        return self.model_copy(
+            update={"studies": tuple(study for study, _ in kept), "estimates": tuple(each for _, each in kept)}
+        )
 
     def seats(self, study: Study) -> int:
         """Most trials of a study that a pack trains at once."""

@@ -5,6 +5,8 @@
         profile              name of the profile it was first started with, and keeps
         state.json           RunState, replaced whole by the driver at every change worth showing
         driver.lock          held (flock) by the driver while it lives: nobody else may drive the run; holds its pid
+        offline              its presence says that the run asks no hub: all was fetched before
+        models.json          the commit of each model of a hub, once it was found: the run keeps it
         stop                 its presence asks the driver to stop
         logs/driver.log      what the driver and Ray print;  logs/<study>/<number>.log  one trial
         tune/<study>/        Ray Tune's experiment, a folder a trial; a restart reads Optuna's database instead
@@ -139,6 +141,14 @@ class RunFolder:
     @property
     def stop_file(self) -> Path:
         return self.root / "stop"
+
+    @property
+    def offline_file(self) -> Path:
+        return self.root / "offline"
+
+    @property
+    def models_file(self) -> Path:
+        return self.root / "models.json"
 
     @property
     def driver_log(self) -> Path:

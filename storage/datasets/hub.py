@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from storage.datasets.path import table_records
 from storage.datasets.rows import BadRows, Fields, Rows, checked
-from storage.errors import MissingSplitError, StorageError
+from storage.errors import HubUnreachableError, MissingSplitError, NotFetchedError, StorageError
+from storage.fetching import Wanted, have
+from storage.models import is_folder
 
 
 def read_hub(
@@ -18,7 +23,7 @@ def read_hub(
     limit: int | None = None,
     seed: int = 0,
 ) -> Rows:
-    """The rows of one split of a hub data set (or of a folder laid out as one).
+    """The rows of one split of a hub data set (or of a folder laid out as one), whose files are fetched first.
 
     StorageError where it cannot be had, MissingSplitError where it has no such split; otherwise as `read_path`.
     """
@@ -26,22 +31,30 @@ def read_hub(
     import datasets
 
     name = f"{repo} ({config})" if config else repo
+    folder, files = (repo, None) if is_folder(repo) else _fetched(repo, config, revision)
     try:
-        loaded = datasets.load_dataset(repo, config, split=split, revision=revision)
+        loaded = datasets.load_dataset(folder, config, data_files=files, split=split)
     except ValueError as error:
         if "split" in str(error).lower():
             raise MissingSplitError(f"{name} has no split {split!r}: {error}") from error
-        raise StorageError(f"cannot load {name} from the hub: {error}") from error
-    except Exception as error:  # the hub's client raises errors of several HTTP libraries, with no common base
-        raise StorageError(
-            f"cannot load {name} from the hub: {_first_line(error)}. Without a network, download it elsewhere and "
-            f"set data.source: path and data.root to its folder"
-        ) from error
+        raise StorageError(f"cannot load {name} from {folder}: {error}") from error
+    except OSError as error:
+        raise StorageError(f"cannot load {name} from {folder}: {type(error).__name__}: {error}") from error
     table = loaded.with_format("arrow")[:]
     origin = f"hub:{repo}{f'/{config}' if config else ''}/{split}{f'@{revision}' if revision else ''}"
     return checked(table_records(table, fields, origin), fields, origin, bad_rows=bad_rows, limit=limit, seed=seed)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+@cache  # a process sees one commit, whatever is pushed between two splits
+def _fetched(repo: str, config: str | None, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """The folder, and split -> files of it."""
+    try:
+        there = have(Wanted("data", repo, revision, config=config))
+    except NotFetchedError as error:
+        raise NotFetchedError(f"{error}: fetch it where there is a network, or set data.source: path") from error
+    except HubUnreachableError as error:
+        raise HubUnreachableError(
+            f"{error}; or download it elsewhere, and set data.source: path and data.root to its folder"
+        ) from error
+    splits = {split: [str(there.folder / path) for path in paths] for split, paths in there.splits.items()}
+    return str(there.folder), splits

@@ -76,7 +76,7 @@ def _whole(seat: Seat, base: Base) -> dict[str, Any]:
 def _common(seat: Seat, base: Base, adapter: dict[str, Any]) -> dict[str, Any]:
     return {
         "task_type": "CAUSAL_LM" if seat.head.spec.kind == "generation" else "SEQ_CLS",
-        "base_model_name_or_path": base.spec.folder,
+        "base_model_name_or_path": base.spec.published or base.spec.folder,
         "revision": base.spec.revision,
         "modules_to_save": [*seat.head.saved, *adapter.get("modules_to_save", ())] or None,
         "inference_mode": True,

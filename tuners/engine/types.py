@@ -96,6 +96,8 @@ class BaseSpec:
     """Of its states that are kept, where seats train beside it."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """What is trained is in float32 beside the first two; all is in float64 where rounding must be told from faults."""
+    published: str | None = None
+    """The hub id, where `folder` is a copy on this machine: what an export calls its base, with `revision`."""
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,25 @@ ProfileOption = Annotated[
         show_default="its default, or 'local'",
     ),
 ]
+OfflineOption = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        envvar="HF_HUB_OFFLINE",
+        help="Use only what `platform fetch` has brought, and say what is missing.",
+        show_default=False,
+    ),
+]
 OutputOption = Annotated[
     Format,
     typer.Option("--output", "-o", help="json: one JSON document on stdout and nothing else there.", show_default=True),
 ]
 
 
-def spec_command(name: str, spec: Path, set_: Sequence[str] | None = None, profile: str | None = None) -> str:
+def spec_command(
+    name: str, spec: Path, set_: Sequence[str] | None = None, profile: str | None = None, *, offline: bool = False
+) -> str:
     """The command line that does `name` with the same spec, changes and profile: for hints."""
     changes = [word for change in set_ or () for word in ("--set", change)]
     place = ["--profile", profile] if profile else []
-    return shlex.join(["platform", name, str(spec), *changes, *place])
+    return shlex.join(["platform", name, str(spec), *changes, *place, *(["--offline"] if offline else [])])

@@ -175,11 +175,11 @@ def _library_code(error: Exception) -> int | None:
     from tuners.errors import TunerError
 
     match error:
-        case storage.NotRegisteredError():
+        case storage.NotRegisteredError() | storage.NotFetchedError() | storage.NotOnHubError():
             return NotFoundError.exit_code
         case storage.ChampionMovedError():
             return ConflictError.exit_code
-        case storage.RegistryUnreachableError():
+        case storage.RegistryUnreachableError() | storage.HubUnreachableError():
             return UnreachableError.exit_code
         case storage.StorageError() | TunerError():
             return InputError.exit_code

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from storage.models import is_folder
-from tunery.cli.options import OutputOption, ProfileOption, SetOption, SpecArgument, spec_command
+from tunery.cli.options import OfflineOption, OutputOption, ProfileOption, SetOption, SpecArgument, spec_command
 from tunery.cli.output import Format, Panel, count_of, emit, table
 from tunery.home import Home
 
@@ -25,12 +25,14 @@ def command(
     spec: SpecArgument,
     set_: SetOption = None,
     profile: ProfileOption = None,
+    offline: OfflineOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show what a spec would run, and stop there.
 
     Studies and trials, tokens an epoch (without padding), memory, and where it would run. Nothing is contacted; sizes
-    are estimates, from the catalogue of tasks and the model's shapes.
+    are estimates, from the catalogue of tasks and the model's shapes. With --offline: whether what it needs of a hub
+    is on this machine; exit code 3 where it is not.
     """
     from tunery.plan import compile_plan
     from tunery.profile import load_profile
@@ -38,11 +40,15 @@ def command(
 
     plan = compile_plan(load_spec(spec, overrides=set_ or ()))
     place = load_profile(profile, Home.from_environment())
+    if offline:
+        from tunery import fetching
+
+        fetching.require(plan, spec_command("fetch", spec, set_, profile))
     emit(
         output,
         _document(plan, place),
         *_tables(plan, place),
-        next_steps=[spec_command("submit", spec, set_, profile)],
+        next_steps=[spec_command("submit", spec, set_, profile, offline=offline)],
     )
 
 
@@ -103,6 +109,7 @@ def _facts(plan: Plan, profile: Profile) -> list[tuple[str, str]]:
 
 def _model(study: Study, estimate: Estimate) -> str:
     revision = f" @ {study.model.revision}" if study.model.revision else ""
+    revision += " on ModelScope" if study.model.source == "modelscope" else ""
     if estimate.base_parameters is not None:
         return f"{study.model.id}{revision}, {count(estimate.base_parameters)} parameters"
     missing = is_folder(study.model.id) and not Path(study.model.id).is_dir()

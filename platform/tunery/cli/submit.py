@@ -8,7 +8,7 @@ import typer
 
 from tunery.cli import extras
 from tunery.cli._place import here
-from tunery.cli.options import OutputOption, ProfileOption, SetOption, SpecArgument
+from tunery.cli.options import OfflineOption, OutputOption, ProfileOption, SetOption, SpecArgument, spec_command
 from tunery.cli.output import Format, Panel, emit, note
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def command(
     spec: SpecArgument,
     set_: SetOption = None,
     profile: ProfileOption = None,
+    offline: OfflineOption = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start the run and return at once.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -31,9 +32,12 @@ def command(
     Shows the run until it has ended; Ctrl-C asks whether to stop it or to let it go on. Submitting the same spec again
     finds its run: it is watched if it is under way, goes on if it was interrupted, and is shown if it has finished.
 
-    Exit codes: 0 finished, 2 a mistake in the spec, 4 a run of that name has another content, 5 failed, 6 MLflow does
-    not answer, 130 stopped or detached with Ctrl-C.
+    With --offline it uses only what `platform fetch` has brought, also when it goes on later.
+
+    Exit codes: 0 finished, 2 a mistake in the spec, 3 offline and not fetched, 4 a run of that name has another
+    content, 5 failed, 6 MLflow does not answer, 130 stopped or detached with Ctrl-C.
     """
+    from tunery import fetching
     from tunery.cli._watch import conclude, watch
     from tunery.plan import compile_plan
     from tunery.report import result
@@ -42,8 +46,10 @@ def command(
     plan = compile_plan(load_spec(spec, overrides=set_ or ()))
     place, client = here(profile)
     _check(plan, place)
+    if offline:
+        fetching.require(plan, spec_command("fetch", spec, set_, profile))
     note(_in_a_line(plan, place))
-    handle = client.send(plan)
+    handle = client.send(plan, offline=offline)
     run = handle.run_id
     match handle.outcome:
         case "started":

@@ -39,8 +39,8 @@ class JobHandle:
 class Client(Protocol):
     """A place where plans run. `run` is always a run's id; `find` makes one out of what a user typed."""
 
-    def send(self, plan: Plan) -> JobHandle:
-        """Start the plan's run, or find the one there is, and return at once.
+    def send(self, plan: Plan, *, offline: bool = False) -> JobHandle:
+        """Start the plan's run, or find the one there is, and return at once. `offline`: it is to ask no hub.
 
         ConflictError where a run of that name has another content; the message shows the difference.
         """

@@ -52,10 +52,12 @@ class LocalClient:
         self._command = tuple(driver_command or DRIVER)
         self._profile = profile
 
-    def send(self, plan: Plan) -> JobHandle:
+    def send(self, plan: Plan, *, offline: bool = False) -> JobHandle:
         folder = RunFolder(self._home.runs / plan.run_id)
         with self._launching():
             self._refuse_another_content(plan)
+            if offline:
+                write_whole(folder.offline_file, b"")
             if not folder.plan_file.exists():
                 write_whole(folder.plan_file, plan.model_dump_json(indent=1).encode())
                 self._start_driver(folder)
@@ -180,6 +182,7 @@ class LocalClient:
     def _start_driver(self, folder: RunFolder, *, again: RunState | None = None) -> None:
         folder.driver_log.parent.mkdir(parents=True, exist_ok=True)
         command = [*self._command, str(folder.root), *self._profile_of(folder)]
+        command += ["--offline"] if folder.offline_file.exists() else []
         with folder.take_lock() as lock, folder.driver_log.open("ab") as log:
             folder.stop_file.unlink(missing_ok=True)
             if again is not None and folder.state_file.exists():

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from storage.datasets import data_fingerprint
-from storage.models import model_folder
+from storage.fetching import base_folder
 from storage.tokens import EncodeRows, Questions, TokenFile, TokenTable, encoder, fingerprint, labelled, tokenise
 from tunery.cluster.messages import StudyData
 from tunery.plan import Study
@@ -23,8 +23,8 @@ def prepare(study: Study, cache: Path) -> StudyData:
     Raises storage.errors.DataError for rows that cannot be used, InputError where the model cannot be asked.
     """
     task, data = study.definition, study.data
-    folder = model_folder(study.model.id)
-    tokenizer = AutoTokenizer.from_pretrained(folder, revision=study.model.revision, trust_remote_code=False)
+    folder = base_folder(study.model.id, study.model.revision, study.model.source)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     place = place_of(study)
     sets = training_sets(task, place, max_train=data.max_train, max_eval=data.max_eval, deduplicate=data.deduplicate)
     prompting = Prompting.of(tokenizer, task.template, form=data.template) if task.kind == "generation" else None

@@ -1,4 +1,4 @@
-"""The driver of one run: `python -m tunery.cluster.driver RUN_FOLDER [--profile NAME]`.
+"""The driver of one run: `python -m tunery.cluster.driver RUN_FOLDER [--profile NAME] [--offline]`.
 
 Starts Ray, the desk, the packs and the studies; follows the desk's events into the run's state and the tracker; ends
 each study with its best adapter in the registry. Started again on the same folder it goes on where the run was.
@@ -22,6 +22,8 @@ from typing import Any
 import ray
 
 from storage.errors import StorageError
+from storage.fetching import Wanted
+from storage.fetching.fetch import Progress
 from tunery.cluster import draws
 from tunery.cluster.jobs import pack_hosts, prepare_study, run_study
 from tunery.cluster.ledger import Ledger
@@ -31,6 +33,7 @@ from tunery.cluster.recorder import Recorder, known_reports
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.start import base_key, pack_orders, started_ray
 from tunery.errors import TuneryError
+from tunery.fetching import pinned
 from tunery.home import Home
 from tunery.plan import Plan, Study
 from tunery.profile import Profile, load_profile
@@ -46,11 +49,17 @@ AHEAD = 1
 """Trials that may be begun for each pack beyond its places. One that waits at the desk takes a place at the pack's next
 visit; without it the place stays empty for as long as Tune takes to begin a trial. More would draw from older results.
 """
+ENDED = frozenset({"finished", "failed"})
+"""Of the studies that need no packs."""
 STATE_INTERVAL_S = 0.3
 STATE_SHARE = 0.05
 """Most of the driver's time that goes into writing the state: it holds every trial."""
 STOP_GRACE_S = 60.0
 """Within which the packs write their last checkpoints when the run is asked to stop."""
+
+
+class StoppedError(Exception):
+    """The run was asked to stop while it fetched."""
 
 
 @dataclass
@@ -78,21 +87,49 @@ class Driver:
         draws.create_ledger(self.profile.study_storage_url)
         with started_ray(self.profile, namespace=self.plan.run_id):
             self.desk = RemoteDesk()
-            packs = pack_orders(self.plan, self.folder.root, self.desk, self.profile)
-            hosts = pack_hosts(len(packs))
-            for order, share in packs:
-                self._hosting[hosts.host.remote(order, share, self.folder.root / "train")] = order
-            self._waiting = [s for s in self.plan.studies if self.ledger.study(s.name).status != "finished"]
+            if not self._fetch_models():
+                return self._go_home()
+            self._waiting = [s for s in self.plan.studies if self.ledger.study(s.name).status not in ENDED]
+            if self._waiting:
+                self._start_packs()
             self._phase("reading and tokenising the data")
             while (self._waiting or self._preparing or self._studying) and not self._asked_to_stop():
                 self._turn()
             if self._stop:
                 return self._go_home()
             self.desk.close()
-            ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
+            self._await_packs()
         failed = [study.name for study in self.ledger.state.studies if study.status == "failed"]
         self._end("failed" if failed else "finished", f"failed: {', '.join(failed)}" if failed else "")
         return EXIT_FAILED if failed else 0
+
+    def _fetch_models(self) -> bool:
+        """The hub's models, before anything waits for them; False if the run was asked to stop meanwhile."""
+
+        def progress(model: Wanted) -> Progress:
+            self._phase(f"fetching {model.name}")
+
+            def report(*_: int) -> None:
+                if self._asked_to_stop():
+                    raise StoppedError
+
+            return report
+
+        try:
+            self.plan, failed = pinned(self.plan, self.folder.models_file, progress)
+        except StoppedError:
+            return False
+        for study in self.plan.studies:
+            if study.name in failed:
+                self._fail_study(study, failed[study.name])
+        return not self._asked_to_stop()
+
+    def _start_packs(self) -> None:
+        kept = {study.name for study in self.plan.studies if self.ledger.study(study.name).status != "failed"}
+        packs = pack_orders(self.plan.only(kept), self.folder.root, self.desk, self.profile)
+        hosts = pack_hosts(len(packs))
+        for order, share in packs:
+            self._hosting[hosts.host.remote(order, share, self.folder.root / "train")] = order
 
     # -- one turn ----------------------------------------------------------------------------------------------
 
@@ -229,7 +266,7 @@ class Driver:
         for ref in [*self._studying, *self._preparing]:
             ray.cancel(ref, force=True)
         self.desk.close()
-        ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
+        self._await_packs()
         self._follow(wait_s=0.0)
         now = time.time()
         for study, trial in list(self.ledger.running()):
@@ -241,6 +278,10 @@ class Driver:
                 self.recorder.study_ended(state.name, "KILLED")
         self._end("stopped", "")
         return EXIT_STOPPED
+
+    def _await_packs(self) -> None:
+        if self._hosting:
+            ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
 
     def _end(self, status: str, error: str) -> None:
         self._phase("sending the last metrics to MLflow")
@@ -287,6 +328,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tunery.cluster.driver")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--profile", default=None)
+    parser.add_argument("--offline", action="store_true")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     home = Home.from_environment()
@@ -294,6 +336,8 @@ def main() -> int:
     profile = load_profile(arguments.profile, home)
     # Secrets reach MLflow, Optuna's database and the store from here on, through the environment alone.
     os.environ.update(profile.environment())
+    if arguments.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # the run's processes inherit it, and the hub's client heeds it
     with folder.lock():
         driver = open_driver(folder, home, profile)
         signal.signal(signal.SIGTERM, driver.ask_to_stop)

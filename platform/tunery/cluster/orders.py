@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import ray
 
@@ -12,6 +11,7 @@ from tuners.config import Quantisation
 from tunery.cluster.messages import StudyData
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.plan import Study
+from tunery.spec.types import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class PackOrder:
 
     pack: str
     base_key: str
-    model_id: str
-    revision: str | None
+    model: ModelSpec
     quantisation: Quantisation
     dequantised_once: bool
     trained: bool
@@ -43,8 +42,6 @@ class PackOrder:
     """Of its states, then."""
     language: bool
     """Some task on this base has answers: the output layer is needed."""
-    dtype: Literal["auto", "float32", "bfloat16"]
-    """`auto`: bfloat16 where the device multiplies in it, else float32."""
     capacity: int
     """Most seats at once."""
     gradient_checkpointing: bool

@@ -28,7 +28,8 @@ import torch
 
 from storage.checkpoints import CheckpointStore
 from storage.errors import StorageError
-from storage.models import model_folder
+from storage.fetching import base_folder
+from storage.models import on_a_hub
 from storage.tokens import TokenTable
 from tuners.engine import (
     Base,
@@ -117,10 +118,11 @@ class _Host:
         self.group = Workers() if torch.distributed.is_initialized() else Group()
         # Nodes may differ; the shares of one base may not.
         natives = set(self.group.gather(native_dtype(self.device)))
-        dtype = order.dtype if order.dtype != "auto" else natives.pop() if len(natives) == 1 else "float32"
+        model = order.model
+        dtype = model.dtype if model.dtype != "auto" else natives.pop() if len(natives) == 1 else "float32"
         spec = BaseSpec(
-            model_folder(order.model_id),
-            order.revision,
+            base_folder(model.id, model.revision, model.source),
+            model.revision,
             order.quantisation,
             order.dequantised_once,
             order.trained,
@@ -128,6 +130,7 @@ class _Host:
             order.beside,
             order.kept_bytes,
             dtype,
+            published=model.id if on_a_hub(model.id) else None,
         )
         self.speaks = self.group.rank == 0
         self.processes = self.group.gather(os.getpid())

@@ -134,6 +134,7 @@ class Promoter:
             base=BaseModelCard(
                 id=study.model.id,
                 revision=study.model.revision,
+                source=study.model.source,
                 quantisation=study.tuner.quantisation,
                 dtype=study.model.dtype,
             ),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 
+from storage.fetching import offline
 from tunery.cluster.orders import PackOrder, Resources
 from tunery.cluster.placement import Room, place
 from tunery.cluster.remote_desk import RemoteDesk
@@ -35,6 +36,8 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.WARNING,
         namespace=namespace,
+        # A joined cluster's processes do not inherit ours.
+        runtime_env={"env_vars": {"HF_HUB_OFFLINE": "1"}} if profile.ray and offline() else None,
     )
     try:
         yield
@@ -61,15 +64,13 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
             PackOrder(
                 pack=f"pack-{number}",
                 base_key=base,
-                model_id=study.model.id,
-                revision=study.model.revision,
+                model=study.model,
                 quantisation=study.tuner.quantisation,
                 dequantised_once=study.tuner.dequantised_once,
                 trained=study.tuner.trains_base,
                 beside=study.tuner.trains_beside,
                 kept_bytes=study.tuner.kept_bytes,
                 language=any(each.definition.kind == "generation" for each in bases[base]),
-                dtype=study.model.dtype,
                 capacity=1 if study.tuner.trains_base else placement.capacity,
                 gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=placement.threads,
@@ -94,4 +95,4 @@ def base_key(study: Study) -> str:
     model, tuner = study.model, study.tuner
     kept = f"{tuner.quantisation}, dequantised once" if tuner.dequantised_once else tuner.quantisation
     trained = "|trained" if tuner.trains_base else f"|beside, {tuner.kept_bytes}" if tuner.trains_beside else ""
-    return f"{model.id}@{model.revision or ''}|{kept}|{model.dtype}{trained}"
+    return f"{model.name}@{model.revision or ''}|{kept}|{model.dtype}{trained}"

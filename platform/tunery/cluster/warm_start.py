@@ -32,7 +32,7 @@ def champions(study: Study, tracking_uri: str) -> Iterator[First]:
 
 
 def _alike(version: Version, study: Study) -> bool:
-    return (version.tags.get("tunery.task"), version.tags.get("tunery.base")) == (study.task, study.model.id)
+    return (version.tags.get("tunery.task"), version.tags.get("tunery.base")) == (study.task, study.model.name)
 
 
 def within(settings: Mapping[str, str], space: Mapping[str, Range]) -> dict[str, Value]:

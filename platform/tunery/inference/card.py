@@ -63,8 +63,14 @@ class BaseModelCard(_Stored):
     id: str
     """A hub id, a folder or `embedded:minilm` (see `storage.models`)."""
     revision: str | None = None
+    source: Literal["hub", "modelscope"] = "hub"
     quantisation: Literal["none", "nf4", "nf4-double"] = "none"
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+
+    @property
+    def name(self) -> str:
+        """As `ModelSpec.name`."""
+        return self.id if self.source == "hub" else f"{self.source}:{self.id}"
 
 
 class ObjectiveCard(_Stored):
@@ -140,7 +146,7 @@ class AdapterCard(_Stored):
 
     def tags(self) -> dict[str, str]:
         """What is worth seeing beside a registered version; its score among it."""
-        of = {"task": self.task, "method": self.method, "base": self.base.id, "run": self.run_id, "study": self.study}
+        of = {"task": self.task, "method": self.method, "base": self.base.name, "run": self.run_id, "study": self.study}
         if self.trial is not None:
             of["trial"] = str(self.trial)
         if self.seeds is not None:

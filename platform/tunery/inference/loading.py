@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from storage.models import model_folder
+from storage.fetching import base_folder
 from tuners.engine.families import family_of
 from tuners.engine.gemm import native_dtype
 from tuners.errors import TunerError
@@ -54,9 +54,10 @@ def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True
     # Weights that the base lacks (the head's) are drawn from the global stream before ours replace them.
     with torch.random.fork_rng(devices=[]), quiet():
         if card.merged:
-            model, missing = _base(str(folder), None, card, device, pad, quantised=False)
+            model, missing = _base(str(folder), card, device, pad, quantised=False)
         else:
-            model, missing = _base(model_folder(card.base.id), card.base.revision, card, device, pad, quantised)
+            base = base_folder(card.base.id, card.base.revision, card.base.source)
+            model, missing = _base(base, card, device, pad, quantised)
             missing -= _saved(folder)
         if missing:
             names = ", ".join(sorted(missing)[:5])
@@ -82,12 +83,10 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _base(
-    name: str, revision: str | None, card: AdapterCard, device: str, pad: int, quantised: bool
-) -> tuple[Any, set[str]]:
+def _base(folder: str, card: AdapterCard, device: str, pad: int, quantised: bool) -> tuple[Any, set[str]]:
     """The base with an untrained head, and the weights that its files lack."""
     labels = card.labels or ("value",)
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    options: dict[str, Any] = {"trust_remote_code": False}
     try:
         described: dict[str, Any] = {
             "num_labels": len(labels),
@@ -96,14 +95,14 @@ def _base(
             "problem_type": "regression" if card.kind == "regression" else "single_label_classification",
         }
         generates = card.kind == "generation"
-        config = AutoConfig.from_pretrained(name, **({} if generates else described), **options)
+        config = AutoConfig.from_pretrained(folder, **({} if generates else described), **options)
         # In the configuration too: decoders look there for where a sequence ends.
         config.get_text_config().pad_token_id = config.pad_token_id = pad
         if quantised and card.base.quantisation != "none":
             options |= {"quantization_config": _four_bit(card, config, device), "device_map": {"": device}}
         kind = AutoModelForCausalLM if generates else AutoModelForSequenceClassification
         model, report = kind.from_pretrained(
-            name, config=config, dtype=_dtype(card, device), use_safetensors=True, output_loading_info=True, **options
+            folder, config=config, dtype=_dtype(card, device), use_safetensors=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise NotFoundError(f"the base model {card.base.id!r} cannot be loaded: {error}") from error

@@ -52,6 +52,7 @@ def check(tree: Tree) -> Iterator[Fault]:
     yield from _tasks(tree)
     yield from _custom(tree)
     yield from _model(("model", "id"), _at(tree, "model", "id"))
+    yield from _source(tree)
     yield from _data(tree)
     yield from _space(tree, methods)
     yield from _grid(tree)
@@ -170,6 +171,15 @@ def _model(path: Path, model_id: Tree) -> Iterator[Fault]:
             f"expected a hub id (org/name), a folder (beginning with / or ./ or ../) or embedded:minilm, "
             f"got {show(model_id)}",
         )
+
+
+def _source(tree: Tree) -> Iterator[Fault]:
+    """Only what is on a hub has a source."""
+    ids = [value for _, value in _values(tree, None, "model.id") if isinstance(value, str)]
+    elsewhere = [each for each in ids if each.startswith("embedded:") or is_folder(each) or "/" not in each]
+    for path, source in _values(tree, None, "model.source"):
+        if source == "modelscope" and elsewhere:
+            yield Fault(path, f"{show(elsewhere[0])} is no model of ModelScope: expected org/name, or another source")
 
 
 def _data(tree: Tree) -> Iterator[Fault]:

@@ -39,10 +39,17 @@ class ModelSpec(Frozen):
 
     id: str = Field(min_length=1, max_length=4096)
     """A hub id (`Qwen/Qwen2.5-1.5B`), a local folder (`./model`, `/models/x`) or `embedded:minilm`."""
+    source: Literal["hub", "modelscope"] = "hub"
+    """Where a hub id is: the Hugging Face hub (or the mirror that HF_ENDPOINT names), or ModelScope."""
     revision: str | None = Field(None, min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._/-]+$")
     """A commit, tag or branch of the hub's repository; a commit is what stays the same."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen weights; auto: bfloat16 where the device computes in it, float32 elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from every other model but its own revisions: the same id on two hubs may be two models."""
+        return self.id if self.source == "hub" else f"{self.source}:{self.id}"
 
 
 class DataSpec(Frozen):

@@ -78,6 +78,10 @@ def test_it_is_the_champions_for_this_task_on_this_base_newest_first(uri: str) -
     assert next(iter(found)) == "registry a-wide/1"
 
 
+def test_the_same_id_on_another_hub_is_another_base(uri: str) -> None:
+    assert list(champions(study_of(SPEC.replace("org/model", "org/model, source: modelscope")), uri)) == []
+
+
 def test_the_alias_is_the_study_s_own(uri: str) -> None:
     staged = study_of(SPEC + "registry: {alias: staged}\n")
     assert [first.values for first in champions(staged, uri)] == [{"tuner.rank": 4}]

@@ -203,6 +203,10 @@ MORE = [
     ("matrix: {train.epochs: [1, 0]}", "x.yaml:13:28: train.epochs: expected a value at least 1, got 0"),
     ("matrix: {train.epoch: [1]}", "x.yaml:13:10: unknown path 'train.epoch'; did you mean 'train.epochs'?"),
     ("matrix: {tuner.method: [lora, lara]}", "x.yaml:13:31: tuner.method: unknown method 'lara'; did you mean 'lora'?"),
+    (
+        "matrix: {model.source: [hub, modelscope], model.id: [a/b, bert-base]}",
+        "x.yaml:13:30: 'bert-base' is no model of ModelScope: expected org/name, or another source",
+    ),
     ("matrix: {model.id: [a/b, 'http://x']}", "x.yaml:13:26: 'http://x' is a URL"),
     ("registry: {name: '{tsk}'}", "x.yaml:13:18: unknown placeholder '{tsk}'; did you mean '{task}'?"),
     ("registry: {name: one}", "x.yaml:13:18: registry.name lacks {task}"),

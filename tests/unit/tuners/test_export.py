@@ -101,6 +101,14 @@ def test_the_files_hold_the_true_rank_and_name_the_base(base_of: Any, seat: Any,
     assert tensors["base_model.model.classifier.weight"].shape == (2, 64)
 
 
+def test_an_adapter_names_its_base_as_the_hub_does(tiny: Any, seat: Any, adapter_folder: Path) -> None:
+    pack = Pack(Base.load(BaseSpec(tiny("bert"), "0123abc", published="org/tiny")))
+    pack.join(seat("a"))
+    pack.export("a", adapter_folder)
+    config = json.loads((adapter_folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/tiny", "0123abc")
+
+
 def test_a_folder_that_cannot_be_written_is_an_export_error(base_of: Any, seat: Any, tmp_path: Path) -> None:
     pack = Pack(base_of("bert"))
     pack.join(seat("a"))
