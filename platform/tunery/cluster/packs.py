@@ -71,7 +71,7 @@ def _train(order: PackOrder, resources: Resources, storage_path: Path, attempt: 
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker={name: amount for name, amount in per_worker.items() if amount > 0},
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # at run time it is Train's of today
             name=f"{order.pack}-{attempt}",
             storage_path=str(storage_path),
             # One policy, not two: `retry.decide` starts the pack again.

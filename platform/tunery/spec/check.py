@@ -310,7 +310,7 @@ def _first_draw(at: Path, path: str, value: Tree, space: dict[str, Tree]) -> Ite
         drawn = _RANGE.validate_python(space[path])
     except ValidationError:
         return  # told where the range is
-    if not drawn.contains(value):  # type: ignore[arg-type]  # of whatever type it is
+    if not drawn.contains(value):
         yield Fault(at, f"{path} is drawn by search.space, whose range has no {show(value)}: it would have no effect")
 
 

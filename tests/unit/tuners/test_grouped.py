@@ -68,6 +68,7 @@ def test_evaluations_are_the_same(bases: Any, seat: Any) -> None:
 def test_padded_ranks_stay_out(bases: Any, seat: Any) -> None:
     _, pack = trained(bases["float32"][1], seat, MIXED, 1)
     slots = pack._trained_by(("0", "1", "2", "3"))
+    assert not isinstance(slots, tuple)
     for group in slots.values():
         assert isinstance(group, GroupedLora)
         a_SRI, b_SOR = group._stacked(torch.float32)

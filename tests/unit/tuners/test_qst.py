@@ -18,6 +18,7 @@ from torch.nn import functional
 from tuners.config import TrainConfig
 from tuners.engine import Asker, Base, BaseSpec, Example, HeadSpec, Pack, Reader, SeatSpec
 from tuners.engine.beside import Kept
+from tuners.engine.language import LanguageHead
 from tuners.engine.layout import Layout, Rows
 from tuners.engine.linear import _Packed
 from tuners.engine.streams import permutation
@@ -46,6 +47,10 @@ def losses(pack: Pack, steps: int = STEPS) -> dict[str, list[float]]:
     return found
 
 
+def rms(x: Tensor) -> Tensor:
+    return x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
 class Plain(nn.Module):
     """One seat's network as one would write it down, over padded batches."""
 
@@ -63,19 +68,24 @@ class Plain(nn.Module):
         states: list[Tensor] = []
         layers = next(module for module in self.model.modules() if isinstance(module, nn.ModuleList))
         hooks = [layers[0].register_forward_pre_hook(lambda _layer, inputs: states.append(inputs[0]))]
-        take = lambda _l, _i, out: states.append(out[0] if isinstance(out, tuple) else out)  # noqa: E731
+
+        def take(_layer: nn.Module, _inputs: Any, out: Any) -> None:
+            states.append(out[0] if isinstance(out, tuple) else out)
+
         hooks += [layer.register_forward_hook(take) for layer in layers]
         with torch.no_grad():
             self.model(input_ids=ids, attention_mask=seen.long())
         for hook in hooks:
             hook.remove()
-        get = lambda name: self.weights[name.replace(".", "/")]  # noqa: E731
-        rms = lambda x: x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()  # noqa: E731
+
+        def get(name: str) -> Tensor:
+            found: Tensor = self.weights[name.replace(".", "/")]
+            return found
 
         def down(place: int) -> Tensor:
             x = rms(states[place])
             if self.pooling:
-                return x.unflatten(-1, (self.width, -1)).mean(-1)
+                return x.view(*x.shape[:-1], self.width, -1).mean(-1)
             return x @ get(f"side.down.{place}.in").T @ get(f"side.down.{place}.out").T
 
         mask = seen[:, None, :].expand(-1, ids.shape[1], -1)
@@ -96,9 +106,8 @@ class Plain(nn.Module):
         a = torch.sigmoid(get("side.a"))
         mixed = (1 - a) * ((rms(s) * get("side.norm")) @ get("side.up").T) + a * states[-1]
         if self.decoder:
-            mixed = self.model.norm(mixed)
-            last = seen.sum(1) - 1
-            return mixed[torch.arange(len(ids)), last] @ get("score.weight").T
+            normed: Tensor = self.model.norm(mixed)
+            return normed[torch.arange(len(ids)), seen.sum(1) - 1] @ get("score.weight").T
         first = mixed[:, 0]
         if "classifier.dense.weight" in {name.replace("/", ".") for name in self.weights}:
             first = torch.tanh(first @ get("classifier.dense.weight").T + get("classifier.dense.bias"))
@@ -381,6 +390,8 @@ def test_an_answer_is_that_of_whole_forwards(generating: Any) -> None:
     dev = pack.evaluate(["a", "b"])
     for name in ("a", "b"):
         seat, found = pack._seats[name], dev[name]["dev"].answers
+        assert seat.side is not None
+        assert isinstance(seat.head, LanguageHead)
         assert len({tuple(answer) for answer in found}) > 1
         for index, answer in enumerate(found):
             example = seat.spec.eval_sets["dev"][index]
