@@ -45,6 +45,10 @@ class TunerConfig(Frozen):
         """Whether what is trained is a network beside the base, which then only ever runs forward."""
         return False
 
+    def side_parameters(self, *, layers: int, hidden: int, inner: int) -> int:  # noqa: ARG002  # a base's sizes
+        """Of that network."""
+        return 0
+
     @property
     def kept_bytes(self) -> int:
         """Of the base's states that a pack may keep, so that it need not run on the same example again."""

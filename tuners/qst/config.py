@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuners.config import FourBits, Quantisation
+from tuners.qst.shape import Shape
 
 
 class Config(FourBits):
@@ -34,6 +35,15 @@ class Config(FourBits):
     def dequantised_once(self) -> bool:
         """Of a base in 4 bits only."""
         return self.quantise and super().dequantised_once
+
+    def shape(self, *, layers: int, hidden: int, inner: int) -> Shape:
+        """Of the network beside a base of these sizes."""
+        rank = self.down_rank if self.down == "low-rank" else 0
+        return Shape.of(layers=layers, hidden=hidden, inner=inner, reduction=self.reduction, rank=rank)
+
+    def side_parameters(self, *, layers: int, hidden: int, inner: int) -> int:
+        """Without the head."""
+        return self.shape(layers=layers, hidden=hidden, inner=inner).parameters
 
     @property
     def trains_beside(self) -> bool:

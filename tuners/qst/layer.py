@@ -14,7 +14,7 @@ from tuners.engine.method import Adapter, Segment
 from tuners.engine.slots import Side, Slot
 from tuners.errors import TunerError
 from tuners.qst.config import Config
-from tuners.qst.network import Shape, SideNetwork
+from tuners.qst.network import SideNetwork, segments
 
 
 class SideAdapter(Adapter):
@@ -28,18 +28,16 @@ class SideAdapter(Adapter):
         if config.down == "low-rank" and config.down_rank > hidden:
             raise TunerError(f"down_rank {config.down_rank} is above the {hidden} features of this base")
         self._config = config
-        self._shape = Shape.of(
+        self._shape = config.shape(
             layers=int(own.num_hidden_layers),
             hidden=hidden,
             inner=int(getattr(own, "intermediate_size", 4 * hidden)),
-            reduction=config.reduction,
-            rank=config.down_rank if config.down == "low-rank" else 0,
         )
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """Of the network."""
-        return self._shape.segments
+        return segments(self._shape)
 
     def slots(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> dict[int, Slot]:  # noqa: ARG002
         """None: the base's layers are left alone."""

@@ -15,7 +15,6 @@ begins with the base's own output.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,71 +22,41 @@ from torch.nn import functional
 
 from tuners.engine.method import Segment, copied, normal, zeros
 from tuners.engine.slots import Attend
+from tuners.qst.shape import Shape
 
-_MULTIPLE = 8
-"""Of every width: kernels want it."""
-_HEAD = 32
-"""Features of an attention head, about."""
 _EPSILON = 1e-6
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Networks of one shape run together."""
+def segments(shape: Shape) -> tuple[Segment, ...]:
+    """All that is trained but the head."""
+    found = [segment for place in range(shape.layers + 1) for segment in _down(shape, place)]
+    found += [segment for layer in range(1, shape.layers + 1) for segment in _layer(shape, layer)]
+    return (*found, _ones("norm", shape.width), Segment("up", (shape.hidden, shape.width), zeros), _ones("a", 1))
 
-    layers: int
-    hidden: int
-    """I, of the base."""
-    width: int
-    """W"""
-    inner: int
-    """F"""
-    heads: int
-    """H"""
-    rank: int
-    """R; 0 where states are pooled."""
 
-    @classmethod
-    def of(cls, *, layers: int, hidden: int, inner: int, reduction: int, rank: int) -> Shape:
-        """Beside a base of these sizes; rank 0 for pooling."""
-        width = _rounded(hidden / reduction)
-        heads = next(count for count in range(max(1, width // _HEAD), 0, -1) if width % count == 0)
-        return cls(layers, hidden, width, _rounded(inner / reduction), heads, rank)
+def _down(shape: Shape, place: int) -> list[Segment]:
+    if not shape.rank:
+        return []
+    # Both drawn: with one of them at 0, and `up` at 0, no gradient would ever come through.
+    return [
+        Segment(f"down.{place}.in", (shape.rank, shape.hidden), normal(shape.hidden**-0.5)),
+        Segment(f"down.{place}.out", (shape.width, shape.rank), normal(shape.rank**-0.5)),
+    ]
 
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """All that is trained but the head."""
-        found = [segment for place in range(self.layers + 1) for segment in self._down(place)]
-        found += [segment for layer in range(1, self.layers + 1) for segment in self._layer(layer)]
-        return (
-            *found,
-            _ones("norm", self.width),
-            Segment("up", (self.hidden, self.width), zeros),
-            _ones("a", 1),
-        )
 
-    def _down(self, place: int) -> list[Segment]:
-        if not self.rank:
-            return []
-        # Both drawn: with one of them at 0, and `up` at 0, no gradient would ever come through.
-        return [
-            Segment(f"down.{place}.in", (self.rank, self.hidden), normal(self.hidden**-0.5)),
-            Segment(f"down.{place}.out", (self.width, self.rank), normal(self.rank**-0.5)),
-        ]
-
-    def _layer(self, layer: int) -> list[Segment]:
-        width, inner = self.width, self.inner
-        # As usual for residual layers: their sum stays of one size whatever their number.
-        depth = (2 * self.layers) ** -0.5
-        return [
-            Segment(f"layer.{layer}.z", (1,), zeros, decay=False),
-            _ones(f"layer.{layer}.attention_norm", width),
-            Segment(f"layer.{layer}.qkv", (3 * width, width), normal(width**-0.5)),
-            Segment(f"layer.{layer}.attention_out", (width, width), normal(depth * width**-0.5)),
-            _ones(f"layer.{layer}.feed_norm", width),
-            Segment(f"layer.{layer}.gate_up", (2 * inner, width), normal(width**-0.5)),
-            Segment(f"layer.{layer}.feed_out", (width, inner), normal(depth * inner**-0.5)),
-        ]
+def _layer(shape: Shape, layer: int) -> list[Segment]:
+    width, inner = shape.width, shape.inner
+    # As usual for residual layers: their sum stays of one size whatever their number.
+    depth = (2 * shape.layers) ** -0.5
+    return [
+        Segment(f"layer.{layer}.z", (1,), zeros, decay=False),
+        _ones(f"layer.{layer}.attention_norm", width),
+        Segment(f"layer.{layer}.qkv", (3 * width, width), normal(width**-0.5)),
+        Segment(f"layer.{layer}.attention_out", (width, width), normal(depth * width**-0.5)),
+        _ones(f"layer.{layer}.feed_norm", width),
+        Segment(f"layer.{layer}.gate_up", (2 * inner, width), normal(width**-0.5)),
+        Segment(f"layer.{layer}.feed_out", (width, inner), normal(depth * inner**-0.5)),
+    ]
 
 
 class SideNetwork:
@@ -164,7 +133,3 @@ def _rms(x: Tensor) -> Tensor:
 
 def _ones(name: str, size: int) -> Segment:
     return Segment(name, (size,), copied(torch.ones(size)), decay=False)
-
-
-def _rounded(size: float) -> int:
-    return max(1, round(size / _MULTIPLE)) * _MULTIPLE

@@ -251,6 +251,9 @@ def test_parameters_are_counted_one_by_one(tiny: Any, seat: Any) -> None:
     progress = pack.progress("a")
     assert progress.trainable == trainable
     assert progress.total == trainable + pack.base.parameters
+    # What a plan counts with, where no torch is.
+    counted = QstConfig(**SMALL).side_parameters(layers=layers, hidden=hidden, inner=128)
+    assert counted + classes * hidden == trainable
 
 
 class Forwards:
