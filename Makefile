@@ -59,5 +59,4 @@ bench: setup
 quickstart: setup
 	$(BIN)/platform submit specs/quickstart.yaml
 	@echo
-	@said=$$($(BIN)/platform predict quickstart-acceptability --interactive < docs/quickstart.txt) \
-	  && echo "$$said" | paste - docs/quickstart.txt
+	$(BIN)/platform predict quickstart-acceptability --demo

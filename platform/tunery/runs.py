@@ -23,12 +23,13 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tunery.errors import ConflictError, NotFoundError
+from tunery.errors import ConflictError, InputError, NotFoundError
 
 TrialStatus = Literal["waiting", "running", "finished", "pruned", "failed", "stopped"]
 StudyStatus = Literal["waiting", "running", "finished", "failed", "stopped"]
@@ -38,6 +39,11 @@ Value = str | int | float | bool | None
 
 ENDED: frozenset[RunStatus] = frozenset({"finished", "failed", "stopped", "interrupted"})
 """Statuses of a run that nothing works on."""
+
+SEAT_STATE = "seat.safetensors"
+"""In a checkpoint: the engine's state of the seat."""
+REPORTS = "reports.json"
+"""In a checkpoint: every report of the seat so far. The best checkpoint holds the files of the PEFT adapter too."""
 
 LOCK_FD = "TUNERY_LOCK_FD"
 """Environment variable with which a client hands the driver it starts a lock that it already holds: so there is no
@@ -102,6 +108,8 @@ class StudyState(_State):
     """Whether this run's version holds the alias now; None before the gate has decided."""
     verdict: str = ""
     """What the gate said and why."""
+    data_fingerprint: str = ""
+    """Of the evaluation rows; empty before they are read."""
     notes: tuple[str, ...] = ()
     """What a user should know of the data: repeats, bad rows that were left out, answers that were cut."""
     error: str = ""
@@ -129,6 +137,11 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.run_id = root.name
+
+    @property
+    def name(self) -> str:
+        """The run's name, as its spec has it."""
+        return self.run_id.rpartition("-")[0]
 
     @property
     def plan_file(self) -> Path:
@@ -269,6 +282,26 @@ def run_folders(runs: Path) -> tuple[RunFolder, ...]:
     """All runs of a home (`Home.runs`), the newest first."""
     plans = sorted(runs.glob("*/plan.json"), key=lambda plan: (-plan.stat().st_mtime, plan.parent.name))
     return tuple(RunFolder(plan.parent) for plan in plans)
+
+
+def named_run(runs: Path, text: str) -> RunFolder | None:
+    """The run with this id, or this name where only one has it."""
+    named = [folder for folder in run_folders(runs) if text in (folder.run_id, folder.name)]
+    return named[0] if len(named) == 1 else None
+
+
+def find_run(runs: Path, text: str) -> RunFolder:
+    """The run with this id, name or beginning of an id. NotFoundError; InputError where several fit."""
+    folders = run_folders(runs)
+    found = [folder for folder in folders if text in (folder.run_id, folder.name)]
+    found = found or [folder for folder in folders if text and folder.run_id.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{text!r} may be any of: {', '.join(sorted(folder.run_id for folder in found))}")
+    known = f"; `platform ls` lists the {len(folders)} there are" if folders else "; there are no runs yet"
+    close = get_close_matches(text, [name for folder in folders for name in (folder.run_id, folder.name)], n=1)
+    raise NotFoundError(f"no run {text!r}{f'; did you mean {close[0]!r}?' if close else known}")
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -78,6 +78,19 @@ def test_its_defaults_are_valid_training_settings(task: Task) -> None:
     TrainConfig.model_validate(fields)
 
 
-def test_its_examples_have_as_many_texts_as_its_rows(task: Task) -> None:
-    assert task.examples
-    assert all((pair is None) == (task.text_pair is None) for _, pair in task.examples)
+def test_its_examples_have_as_many_texts_as_its_rows_and_mean_what_it_can_say(task: Task) -> None:
+    assert len({(example.text, example.text_pair) for example in task.examples}) == len(task.examples) >= 4
+    for example in task.examples:
+        assert (example.text_pair is None) == (task.text_pair is None)
+        if task.kind == "regression":
+            assert isinstance(example.meant, float)
+        else:
+            assert isinstance(example.meant, str)
+            assert example.meant.strip()
+    if task.kind == "classification":
+        assert {example.meant for example in task.examples} == set(task.labels)
+
+
+def test_its_examples_are_in_its_language(task: Task) -> None:
+    letters = "".join(example.text for example in task.examples)
+    assert any("\u4e00" <= letter <= "\u9fff" for letter in letters) == (task.language == "zh")

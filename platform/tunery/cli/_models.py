@@ -15,7 +15,8 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="NAME (its champion), NAME@ALIAS, NAME/VERSION, or an adapter's folder.",
+        help="NAME (its champion), NAME@ALIAS, NAME/VERSION, a trial (RUN/STUDY/TRIAL; RUN/TRIAL where the run has "
+        "one study), or an adapter's folder.",
         show_default=False,
     ),
 ]

@@ -48,11 +48,13 @@ def command(
     with only_stderr():
         from tunery import tasks
         from tunery.inference.evaluate import evaluate
-        from tunery.inference.model import open_model
+        from tunery.inference.model import open_source
         from tunery.inference.source import locate
         from tunery.rows import Place, evaluation_sets
 
         source = locate(model, profile=profile)
+        for line in source.notes:
+            note(line)
         chosen = source.card.definition if task is None else tasks.get(task)
         if chosen is None:
             raise NotFoundError(
@@ -60,14 +62,14 @@ def command(
             )
         sets = evaluation_sets(chosen, Place.at(data, chosen), limit=limit)
         note(f"measuring {source.name} on {sum(len(rows.rows) for rows in sets.values())} rows of {chosen.name}")
-        outcome = evaluate(open_model(model, device=device, profile=profile), chosen, sets, batch_size=batch_size)
+        outcome = evaluate(open_source(source, device), chosen, sets, batch_size=batch_size)
     recorded = source.card.score
     same = recorded.comparable(outcome.score)
     shown = table("metric", "value", numbers=("value",), title=f"{source.name} on {chosen.name}")
     for name, value in outcome.metrics.items():
         shown.add_row(name, f"{value:.4f}")
     rate = outcome.examples / max(outcome.seconds, 1e-9)
-    said = "on the same rows" if same else "on other rows"
+    said = "on the same rows" if same else "on other rows" if recorded.data_fingerprint else "on rows not noted"
     line = f"{outcome.examples} rows, {rate:.0f}/s; in training {recorded.objective} {recorded.value:.4f} {said}"
     document = {
         "model": source.name,

@@ -11,7 +11,7 @@ from rich.text import Text
 from tunery.cli import extras
 from tunery.cli._models import DeviceOption, ModelArgument, quiet_libraries
 from tunery.cli.options import OutputOption, ProfileOption
-from tunery.cli.output import Format, Panel, emit, only_stderr
+from tunery.cli.output import Format, Panel, emit, note, only_stderr
 
 PANEL = Panel.MODELS
 ORDER = 60
@@ -38,6 +38,8 @@ def command(
         from tunery.inference.export import export
 
         done = export(model, to, merge=merge, device=device, profile=profile)
+    for line in done.notes:
+        note(line)
     lines = [Text(f"{done.model} is in {done.folder}: {', '.join(done.files)}")]
     if done.max_difference is not None:
         told = f"largest difference of a logit from the adapter's, on {done.samples} texts: {done.max_difference:.2g}"

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from tunery.client._changes import describe, differences
 from tunery.errors import ConflictError, InputError, NotFoundError, RunError
 from tunery.home import Home
 from tunery.plan import Plan
-from tunery.runs import ENDED, LOCK_FD, RunFolder, RunState, run_folders, write_whole
+from tunery.runs import ENDED, LOCK_FD, RunFolder, RunState, find_run, run_folders, write_whole
 
 if TYPE_CHECKING:
     from tunery.client import Client
@@ -81,19 +80,10 @@ class LocalClient:
         return JobHandle(folder.run_id, "resumed")
 
     def find(self, text: str) -> str:
-        ids = [folder.run_id for folder in run_folders(self._home.runs)]
-        named = [run for run in ids if text in (run, _name(run))]
-        found = named or [run for run in ids if text and run.startswith(text)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise InputError(f"{text!r} may be any of: {', '.join(sorted(found))}")
-        known = "; there are no runs yet" if not ids else f"; `platform ls` lists the {len(ids)} there are"
-        close = get_close_matches(text, [*ids, *map(_name, ids)], n=1)
-        raise NotFoundError(f"no run {text!r}{f'; did you mean {close[0]!r}?' if close else known}")
+        return find_run(self._home.runs, text).run_id
 
     def runs(self) -> tuple[RunState, ...]:
-        return tuple(folder.current(name=_name(folder.run_id)) for folder in run_folders(self._home.runs))
+        return tuple(folder.current(name=folder.name) for folder in run_folders(self._home.runs))
 
     def state(self, run: str) -> RunState:
         return self._folder(run).current(name=_name(run))

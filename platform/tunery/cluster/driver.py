@@ -194,7 +194,7 @@ class Driver:
             self._fail_study(study, error)
             return
         self.recorder.study_started(self.plan, study, data)
-        self.ledger.update_study(study.name, status="running", notes=data.told)
+        self.ledger.update_study(study.name, status="running", notes=data.told, data_fingerprint=data.fingerprint)
         self._phase("training")
 
     def _finish_study(self, study: Study, ref: ray.ObjectRef[Any]) -> None:

@@ -60,9 +60,9 @@ from tunery.cluster.messages import (
     SeatOrder,
 )
 from tunery.cluster.orders import PackOrder
-from tunery.cluster.reports import REPORTS, STATE, read_reports, write_reports
+from tunery.cluster.reports import read_reports, write_reports
 from tunery.plan import TrialConfig
-from tunery.runs import RunFolder
+from tunery.runs import REPORTS, SEAT_STATE, RunFolder
 from tunery.tasks import metrics
 from tunery.tasks.prompting import answer_text
 
@@ -256,7 +256,7 @@ class _Host:
         checkpoint = seat.store.newest()
         for problem in seat.store.problems:
             self._log(seat, problem)
-        return (checkpoint.read(STATE), read_reports(checkpoint.read(REPORTS))) if checkpoint else (None, [])
+        return (checkpoint.read(SEAT_STATE), read_reports(checkpoint.read(REPORTS))) if checkpoint else (None, [])
 
     def _drop(self, name: SeatName) -> None:
         if self.seats.pop(name, None) is not None:
@@ -375,7 +375,7 @@ class _Host:
     def _checkpoint(self, seat: _Seat, step: int, *, best: bool) -> None:
         name = str(seat.order.name)
         files = {
-            STATE: self.pack.state(name).to_bytes(),
+            SEAT_STATE: self.pack.state(name).to_bytes(),
             REPORTS: write_reports(seat.reports),
         }
         if best:

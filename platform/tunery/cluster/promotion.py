@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +10,16 @@ import ray
 
 from storage.checkpoints import CheckpointStore
 from storage.registry import Registry, Version
-from tuners.config import TrainConfig
-from tunery import __version__
 from tunery.cluster.messages import SeatName, StudyData
 from tunery.cluster.recorder import Recorder
-from tunery.cluster.reports import REPORTS, STATE
 from tunery.errors import RunError, UnreachableError
 from tunery.home import who
-from tunery.inference.card import AdapterCard, AskingCard, BaseModelCard, ObjectiveCard, Score, SeedsCard
+from tunery.inference.card import AdapterCard, Score, SeedsCard
 from tunery.inference.gate import contest
+from tunery.inference.trained import adapter_files, card_of, write_folder
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
-from tunery.runs import RunFolder, StudyState, TrialState
-from tunery.standings import standing_of
-from tunery.tasks import Task
+from tunery.runs import RunFolder, StudyState
 
 SHIPMENT_S = 300.0
 """What a registration waits for the trial's run and artifacts to be in MLflow."""
@@ -73,11 +68,13 @@ class Promoter:
         trial = next(trial for trial in state.trials if trial.number == state.best)
         assert trial.objective is not None
         name = SeatName(study.name, trial.number)
-        seeds = _seeds(study, state)
-        card = self._card(study, data, trial, trial.objective, seeds)
+        score = Score(study.definition.objective_name, trial.objective, data.fingerprint)
+        card = card_of(
+            self.plan.run_id, study, state, trial, score=score, metrics=trial.metrics, form=data.form or None
+        )
         adapter = self._adapter(name, data, card)
         self.recorder.adapter(name, adapter)
-        self.recorder.summary(study.name, {**trial.metrics, **_over_seeds(seeds)}, step=trial.step)
+        self.recorder.summary(study.name, {**trial.metrics, **_over_seeds(card.seeds)}, step=trial.step)
         if not self.recorder.shipper.drain(SHIPMENT_S):
             raise UnreachableError(
                 f"the adapter of {name} is not registered: {self.recorder.shipper.problem}; it lies in {adapter}. "
@@ -112,61 +109,8 @@ class Promoter:
         if best is None:
             raise RunError(f"trial {name} has no checkpoint that can be read: nothing to register")
         target = self.folder.adapter(name.study, name.number)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(data.tokenizer, target)
-        for file in best.names:
-            if file not in (STATE, REPORTS):
-                (target / file).write_bytes(best.read(file))
-        card.write(target)
+        write_folder(target, adapter_files(best), data.tokenizer, card)
         return target
-
-    def _card(
-        self, study: Study, data: StudyData, trial: TrialState, objective: float, seeds: SeedsCard | None
-    ) -> AdapterCard:
-        task = study.definition
-        config = study.trial(trial.config)
-        return AdapterCard(
-            task=task.name,
-            custom=study.custom,
-            kind=task.kind,
-            labels=task.labels,
-            asking=_asking(task, data, config.train),
-            base=BaseModelCard(
-                id=study.model.id,
-                revision=study.model.revision,
-                source=study.model.source,
-                quantisation=study.tuner.quantisation,
-                dtype=study.model.dtype,
-            ),
-            objective=ObjectiveCard(name=task.objective_name, value=objective),
-            seeds=seeds,
-            direction=task.direction,
-            metrics=trial.metrics,
-            data_fingerprint=data.fingerprint,
-            max_length=config.train.max_length,
-            method=config.tuner.method,
-            tuner=config.tuner.model_dump(mode="json"),
-            merged=config.tuner.trains_base,
-            run_id=self.plan.run_id,
-            study=study.name,
-            trial=trial.number,
-            tunery=__version__,
-        )
-
-
-def _asking(task: Task, data: StudyData, train: TrainConfig) -> AskingCard | None:
-    """How the model was asked in training."""
-    if not data.form:
-        return None
-    return AskingCard(form=data.form, template=task.template, max_new_tokens=train.max_new_tokens)
-
-
-def _seeds(study: Study, state: StudyState) -> SeedsCard | None:
-    """What the best trial's configuration gave with other seeds; None where it was not trained again."""
-    found = standing_of(state, state.best, direction=study.definition.direction)
-    if found is None or found.mean is None:
-        return None
-    return SeedsCard(count=len(found.runs), mean=found.mean, deviation=found.deviation)
 
 
 def _over_seeds(seeds: SeedsCard | None) -> dict[str, float]:

@@ -25,12 +25,12 @@ from tunery.cluster.messages import (
     StudyData,
     Value,
 )
-from tunery.cluster.reports import REPORTS, read_reports
+from tunery.cluster.reports import read_reports
 from tunery.cluster.tracking import EventFiles, Shipper, Status, Tracker
 from tunery.home import who
 from tunery.plan import Plan, Study
 from tunery.profile import Profile
-from tunery.runs import RunFolder
+from tunery.runs import REPORTS, RunFolder
 
 STATUSES: Mapping[Ending, Status] = {
     "finished": "FINISHED",

@@ -1,4 +1,4 @@
-"""The files of a seat's checkpoint, and its reports as one of them."""
+"""A seat's reports as a file of its checkpoint."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tunery.cluster.messages import Report
-
-STATE = "seat.safetensors"
-"""The engine's state of the seat."""
-REPORTS = "reports.json"
-"""Every report of the seat so far. The best checkpoint holds the files of the PEFT adapter too."""
 
 
 def write_reports(reports: Sequence[Report]) -> bytes:

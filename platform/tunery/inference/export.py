@@ -15,7 +15,7 @@ from tunery.errors import ConflictError, TuneryError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
 from tunery.inference.generator import Generator
-from tunery.inference.loading import Loaded, best_device, load, quiet
+from tunery.inference.loading import Loaded, load, quiet, usable_device
 from tunery.inference.predictor import Input, Logits, Predictor
 from tunery.inference.source import Source, locate
 
@@ -37,6 +37,8 @@ class Exported:
     folder: Path
     merged: bool
     files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What a user should know of what was exported."""
     samples: int = 0
     """Texts on which the merged model, read back, was compared with the adapter."""
     max_difference: float | None = None
@@ -64,6 +66,7 @@ def export(
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConflictError(f"{to} is there already and not an empty folder: nothing was written")
+    device = usable_device(device)
     source = locate(model, home=home, profile=profile)
     if merge and source.card.merged:
         raise ConflictError(f"{source.name} is merged already")
@@ -71,7 +74,7 @@ def export(
     scratch = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}-"))
     try:
         if merge:
-            facts = _merge(source, scratch, device or best_device())
+            facts = _merge(source, scratch, device)
         else:
             shutil.copytree(source.folder, scratch, dirs_exist_ok=True)
             facts = {}
@@ -80,7 +83,7 @@ def export(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     files = tuple(sorted(path.relative_to(to).as_posix() for path in to.rglob("*") if path.is_file()))
-    return Exported(source.name, to, merge, files, **facts)
+    return Exported(source.name, to, merge, files, source.notes, **facts)
 
 
 def _merge(source: Source, folder: Path, device: str) -> dict[str, Any]:
@@ -120,9 +123,10 @@ def _samples(card: AdapterCard) -> list[Input]:
     task = card.definition
     if task is None:
         return [(text, None) for text in _TEXTS]
+    examples = [(example.text, example.text_pair) for example in task.examples]
     if task.text_pair is None:
-        return [*task.examples, *((text, None) for text in _TEXTS)]
-    return [*task.examples, *((text, other) for text, other in zip(_TEXTS, reversed(_TEXTS), strict=True))]
+        return [*examples, *((text, None) for text in _TEXTS)]
+    return [*examples, *((text, other) for text, other in zip(_TEXTS, reversed(_TEXTS), strict=True))]
 
 
 def _largest(values: Logits) -> float:

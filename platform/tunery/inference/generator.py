@@ -8,7 +8,7 @@ Generator.load("medqa@champion")("感冒了可以吃退烧药吗？").text
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from storage.tokens import Questions
 from tunery.errors import InputError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
-from tunery.inference.loading import Loaded, best_device, load
+from tunery.inference.loading import Loaded, load, usable_device
 from tunery.inference.predictor import Input, Logits
 from tunery.inference.source import locate
 from tunery.tasks.prompting import Prompting, answer_text, stop_tokens
@@ -34,6 +34,8 @@ class Answer:
     """What the model says to one input."""
 
     text: str
+    tokens: int = 0
+    """How many it has; the one that ends it is not counted."""
     scores: ClassVar[Mapping[str, float]] = {}
     """It has no labels."""
 
@@ -81,8 +83,8 @@ class Generator:
         profile: str | None = None,
         quantised: bool = True,
     ) -> Generator:
-        """Load `name@alias`, `name/3`, `name` (its champion) or an adapter's folder; as `Predictor.load` does."""
-        device = device or best_device()
+        """What `Predictor.load` does, for a model that answers."""
+        device = usable_device(device)
         source = locate(model, home=home, profile=profile)
         if source.card.asking is None:
             raise InputError(f"{source.name} gives a {source.card.kind}, and generates nothing: use Predictor")
@@ -94,21 +96,30 @@ class Generator:
 
     def predict_many(self, inputs: Iterable[Input], batch_size: int = 16) -> Iterator[Answer]:
         """An answer to each, in their order. Reads ahead of what it yields by some batches."""
-        for answer in self.answers((text for text, _ in inputs), batch_size):
-            yield Answer(answer)
-
-    def answers(self, texts: Iterable[str], batch_size: int = 16) -> Iterator[str]:
-        """The same, of texts."""
-        iterator = iter(texts)
+        iterator = (text for text, _ in inputs)
         while window := list(islice(iterator, batch_size * _WINDOW_BATCHES)):
             prompts = self._questions.ask(window, room=self.max_new_tokens)
             order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-            found = [""] * len(prompts)
+            found = [Answer("")] * len(prompts)
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
                 for row, answer in zip(rows, self._answers([prompts[row] for row in rows]), strict=True):
                     found[row] = answer
             yield from found
+
+    def answers(self, texts: Iterable[str], batch_size: int = 16) -> Iterator[str]:
+        """The same, of texts."""
+        return (answer.text for answer in self.predict_many(((text, None) for text in texts), batch_size))
+
+    def aloud(self, text: str, say: Callable[[str], object]) -> Answer:
+        """The answer to one text, of which `say` is given the pieces as they come.
+
+        Together they are its text; where a tokenizer takes back what it has decoded, the whole comes again at the end.
+        """
+        voice = _Voice(self._answer, say)
+        (answer,) = self._answers(self._questions.ask([text], room=self.max_new_tokens), voice)
+        voice.finish(answer)
+        return answer
 
     @torch.inference_mode()
     def next_words(self, texts: Sequence[str]) -> Logits:
@@ -119,7 +130,7 @@ class Generator:
         return torch.stack(rows).numpy()
 
     @torch.inference_mode()
-    def _answers(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+    def _answers(self, prompts: Sequence[Sequence[int]], voice: _Voice | None = None) -> list[Answer]:
         longest = max(map(len, prompts))
         # Filled on the left, so that all answers begin at the same place.
         ids_BT = torch.tensor([[*[self._pad] * (longest - len(ids)), *ids] for ids in prompts], device=self._device)
@@ -133,9 +144,42 @@ class Generator:
             max_new_tokens=self.max_new_tokens,
             eos_token_id=list(self._stop),
             pad_token_id=self._pad,
+            streamer=voice,
         )
-        return [self._text(words) for words in out_BT[:, longest:].tolist()]
+        return [self._answer(words) for words in out_BT[:, longest:].tolist()]
 
-    def _text(self, words: list[int]) -> str:
+    def _answer(self, words: Sequence[int]) -> Answer:
         end = next((place for place, word in enumerate(words) if word in self._stop), len(words))
-        return answer_text(self._tokenizer, words[:end])
+        return Answer(answer_text(self._tokenizer, words[:end]), end)
+
+
+class _Voice:
+    """What transformers calls a streamer: it is given the prompt's tokens, and then each new one."""
+
+    def __init__(self, read: Callable[[Sequence[int]], Answer], say: Callable[[str], object]) -> None:
+        self._read = read
+        self._say = say
+        self._words: list[int] | None = None
+        self._said = ""
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._words is None:
+            self._words = []  # the prompt
+            return
+        self._words += value.flatten().tolist()
+        self._go_on(self._read(self._words).text)
+
+    def end(self) -> None:
+        """Nothing: `finish` has the answer."""
+
+    def finish(self, answer: Answer) -> None:
+        """Say what is left."""
+        self._go_on(answer.text)
+        if self._said != answer.text:
+            self._say(f"\n{answer.text}")
+
+    def _go_on(self, text: str) -> None:
+        # Some tokenizers change with a further token what the ones before it read: those wait for the end.
+        if text.startswith(self._said) and text != self._said:
+            self._say(text[len(self._said) :])
+            self._said = text

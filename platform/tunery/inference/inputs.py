@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from storage.prompts import columns_of, filled
 from tunery.inference.card import AdapterCard
 
 TEXT, TEXT2 = "text", "text2"
+LONGEST_LINE = 2**24
+"""Bytes of a line that are read: what has no line ends is no JSON Lines, and must not fill the memory."""
+_SHOWN = 1000
+"""Characters that are kept of a line which is longer."""
 
 
 class BadInput(ValueError):  # noqa: N818  (it is the input that is bad; the message says why)
@@ -24,6 +29,26 @@ class Line(NamedTuple):
     raw: str
     input: tuple[str, str | None] | None
     why: str
+
+
+class Lines:
+    """The lines of a stream, each with its end; of one that is too long the first `LONGEST_LINE` bytes and one more."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self.position = 0
+        """Bytes that were read so far."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self._readline():
+            yield line
+            while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+                line = self._readline()  # the rest of it; empty at the end of the stream
+
+    def _readline(self) -> bytes:
+        line = self._source.readline(LONGEST_LINE + 1)
+        self.position += len(line)
+        return line
 
 
 @dataclass(frozen=True)
@@ -48,8 +73,12 @@ class Reader:
 
     def checked(self, text: str, text2: str | None) -> tuple[str, str | None]:
         """The input, if it is one for this model; BadInput else."""
-        if not text.strip():
-            raise BadInput("the text is empty")
+        for which, each in (("text", text), ("second text", text2)):
+            if each is not None and not each.strip():
+                raise BadInput(f"the {which} is empty")
+            # Half a character: from an escape in JSON, or from an argument that is not UTF-8.
+            if each is not None and any("\ud800" <= letter <= "\udfff" for letter in each):
+                raise BadInput(f"the {which} is not valid Unicode")
         if self.pairs and text2 is None:
             raise BadInput("this model compares two texts: the second one is missing")
         if self.pairs is False and text2 is not None:
@@ -59,17 +88,29 @@ class Reader:
     def read(self, lines: Iterable[bytes]) -> Iterator[Line]:
         """The lines of a JSON Lines file; blank ones are passed over."""
         for number, raw in enumerate(lines, start=1):
-            text = raw.decode("utf-8", errors="replace").rstrip("\r\n")
-            if not text.strip():
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            if not raw.strip():
                 continue
             try:
-                yield Line(number, text, self._input(json.loads(raw)), "")
+                if len(raw) > LONGEST_LINE:
+                    raise BadInput(f"longer than {LONGEST_LINE // 2**20} MiB: are there line ends in the file?")
+                line = raw.decode()
+                yield Line(number, line.rstrip("\r\n"), self._input(json.loads(line)), "")
             except BadInput as bad:
-                yield Line(number, text, None, str(bad))
+                yield Line(number, _shown(raw), None, str(bad))
             except UnicodeDecodeError:
-                yield Line(number, text, None, "not UTF-8")
-            except (ValueError, RecursionError) as error:
-                yield Line(number, text, None, f"not JSON: {error}")
+                utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                yield Line(number, _shown(raw), None, "not UTF-8" + (", but UTF-16" if utf16 else ""))
+            except json.JSONDecodeError as error:
+                why = f"not JSON ({error.msg} at column {error.colno}): {self._expected()}"
+                yield Line(number, _shown(raw), None, why)
+            except (ValueError, RecursionError) as error:  # a number of too many digits, brackets nested too deep
+                yield Line(number, _shown(raw), None, f"not JSON: {error}")
+
+    def _expected(self) -> str:
+        second = f', "{TEXT2}": "..."' if self.pairs else ""
+        return f'expected {{"{TEXT}": "..."{second}}}' + ("" if self.pairs else ', or "..."')
 
     def _input(self, value: object) -> tuple[str, str | None]:
         if isinstance(value, str):
@@ -98,3 +139,9 @@ class Reader:
             columns = ", ".join(map(repr, columns_of(self.prompt)))
             raise BadInput(f"{problem}: expected {TEXT!r}, or the columns {columns}")
         return self.checked(asked, None)
+
+
+def _shown(raw: bytes) -> str:
+    """A bad line, to be kept."""
+    text = raw[:LONGEST_LINE].decode(errors="replace").rstrip("\r\n")
+    return text if len(raw) <= LONGEST_LINE else f"{text[:_SHOWN]}..."

@@ -39,8 +39,19 @@ class Loaded:
     """Token id that fills the shorter sequences of a batch; the attention mask hides it."""
 
 
-def best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def usable_device(name: str | None = None) -> str:
+    """The device of that name, by default the GPU where there is one. InputError for one that is not here."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    # torch was built without it (AssertionError), or it knows no such device (RuntimeError).
+    except (AssertionError, RuntimeError, ValueError, NotImplementedError) as error:
+        count = torch.cuda.device_count()
+        known = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+        why = str(error).partition("\n")[0]
+        raise InputError(f"device {name!r} cannot be used here: {why}; there is: {known}") from error
+    return name
 
 
 def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True) -> Loaded:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tunery.home import Home
 from tunery.inference.generator import Generator
-from tunery.inference.loading import best_device, load
+from tunery.inference.loading import load, usable_device
 from tunery.inference.predictor import Predictor
-from tunery.inference.source import locate
+from tunery.inference.source import Source, locate
 
 Model = Predictor | Generator
 
@@ -16,9 +16,13 @@ Model = Predictor | Generator
 def open_model(
     model: str | Path, home: Home | None = None, device: str | None = None, *, profile: str | None = None
 ) -> Model:
-    """Load `name@alias`, `name/3`, `name` (its champion) or an adapter's folder; raises what `Predictor.load` does."""
-    device = device or best_device()
-    source = locate(model, home=home, profile=profile)
+    """Load what `locate` finds by that name; raises what `Predictor.load` does."""
+    return open_source(locate(model, home=home, profile=profile), device)
+
+
+def open_source(source: Source, device: str | None = None) -> Model:
+    """The same, of what was located before: a name may mean other files by now."""
+    device = usable_device(device)
     loaded = load(source.folder, source.card, device=device)
     kind: type[Model] = Predictor if source.card.asking is None else Generator
     return kind(loaded, source.card, name=source.name, device=device)

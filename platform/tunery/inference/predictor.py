@@ -22,7 +22,7 @@ from storage.tokens import encoder
 from tunery.errors import InputError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
-from tunery.inference.loading import Loaded, best_device, load
+from tunery.inference.loading import Loaded, load, usable_device
 from tunery.inference.source import locate
 
 Input = tuple[str, str | None]
@@ -76,12 +76,12 @@ class Predictor:
         profile: str | None = None,
         quantised: bool = True,
     ) -> Predictor:
-        """Load `name@alias`, `name/3`, `name` (its champion) or an adapter's folder.
+        """Load `name@alias`, `name/3`, `name` (its champion), a run's trial `run/study/3` or an adapter's folder.
 
         `home` is TUNERY_HOME's by default, `device` the GPU where there is one. Raises NotFoundError,
         UnreachableError, InputError (see `tunery.inference.source` and `.loading`).
         """
-        device = device or best_device()
+        device = usable_device(device)
         source = locate(model, home=home, profile=profile)
         if source.card.asking is not None:
             raise InputError(f"{source.name} generates answers, and has no labels or values: use Generator")

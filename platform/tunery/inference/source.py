@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from storage.errors import ChampionMovedError, NotRegisteredError, RegistryUnreachableError
 from tunery.errors import ConflictError, NotFoundError, UnreachableError
 from tunery.home import Home
-from tunery.inference.card import AdapterCard
+from tunery.inference import trials
+from tunery.inference.card import FILE, AdapterCard
 from tunery.profile import load_profile
 
 if TYPE_CHECKING:
@@ -27,25 +28,60 @@ class Source:
     """A model's files."""
 
     name: str
-    """`glue-cola/3` for a registered version, else the folder as it was given."""
+    """`glue-cola/3` for a registered version, `glue-1a2b3c4d/cola/3` for a trial, else the folder as it was given."""
     folder: Path
     card: AdapterCard
+    notes: tuple[str, ...] = ()
+    """What a user should know of them."""
 
 
 def locate(model: str | Path, *, home: Home | None = None, profile: str | None = None) -> Source:
-    """The files of `name@alias`, `name/3`, `name` (its champion), or of a folder that holds an adapter.
+    """The files of `name@alias`, `name/3`, `name` (its champion), a run's trial `run/study/3` (`run/3` where it has
+    one study), or of a folder that holds an adapter.
 
-    A registered version's files are copied once, under the home's cache. Raises NotFoundError, saying what there is,
-    and UnreachableError where the registry does not answer.
+    `name/3` is a version where a model of that name is registered, and a trial where only a run has the name. The
+    files of a version and of a trial are copied once, under the home's cache. Raises NotFoundError, saying what there
+    is, InputError for a name that is not enough and files that are damaged, and UnreachableError where the registry
+    does not answer.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    is_path = isinstance(model, Path) or model.startswith(("/", "./", "../", "~")) or model in (".", "..")
+    # A folder that happens to be called as a model is no adapter's, and does not hide the model.
+    if folder.is_dir() and (is_path or (folder / FILE).exists()):
         return Source(str(model), folder, AdapterCard.read(folder))
-    if isinstance(model, Path) or model.startswith(("/", "./", "../", "~")):
+    if is_path:
         raise NotFoundError(f"no folder {folder}")
     home = home or Home.from_environment()
+    wanted = None
+    try:
+        wanted = trials.named(str(model), home.runs)
+        if wanted is None or (wanted.by_run_name and _is_registered(wanted, home, profile)):
+            return _version(str(model), home, profile)
+    except NotFoundError as error:
+        run, _, rest = str(model).partition("/")
+        also = f"; and no run is named {run!r}" if rest and "/" not in rest and wanted is None else ""
+        also += f"; and the folder {model} holds no adapter of tunery" if folder.is_dir() else ""
+        also += f"; and there is no folder {model}" if "/" in rest and not folder.is_dir() else ""
+        raise NotFoundError(f"{error}{also}") from error
+    kept = trials.keep(wanted, home)
+    return Source(kept.name, kept.folder, AdapterCard.read(kept.folder), kept.notes)
+
+
+def _is_registered(wanted: trials.Named, home: Home, profile: str | None) -> bool:
+    """Whether a model has the name by which a run is called."""
+    try:
+        with open_registry(home=home, profile=profile) as registry:
+            return wanted.run.name in registry.models()
+    except NotFoundError:  # nothing was tracked yet
+        return False
+    except UnreachableError as error:
+        form = f"{wanted.run.run_id}/{wanted.number}"
+        raise UnreachableError(f"{error}; the trial of the run is {form}, for which no registry is asked") from error
+
+
+def _version(name: str, home: Home, profile: str | None) -> Source:
     with open_registry(home=home, profile=profile) as registry:
-        version = registry.resolve(str(model))
+        version = registry.resolve(name)
         kept = home.cache / "adapters" / version.run_id / _plain(f"{version.model}-{version.version}")
         if not kept.is_dir():
             _fetch(registry, version, kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -167,9 +168,9 @@ def _predict(state: RunState, alias: str) -> list[str]:
         return []
     study = next((study for study in made if study.champion), made[0])
     name = f"{study.model}@{alias}" if study.champion else f"{study.model}/{study.model_version}"
-    try:
-        text, second = next(iter(tasks.get(study.task).examples), ("...", None))
-    except NotFoundError:  # a task that this version does not know
-        text, second = "...", None
+    text, second = "...", None
+    with suppress(NotFoundError):  # a task that this version does not know
+        for example in tasks.get(study.task).examples[:1]:
+            text, second = example.text, example.text_pair
     pair = f" --text2 {shlex.quote(second)}" if second is not None else ""
     return [f"platform predict {name} --text {shlex.quote(text)}{pair}"]

@@ -13,9 +13,9 @@ from difflib import get_close_matches
 from functools import cache
 
 from tunery.errors import InputError, NotFoundError
-from tunery.tasks.task import EvalSplit, HubRef, Sample, Task, Value
+from tunery.tasks.task import EvalSplit, Example, HubRef, Task, Value
 
-__all__ = ["EvalSplit", "HubRef", "Sample", "Task", "Value", "generate", "get", "names"]
+__all__ = ["EvalSplit", "Example", "HubRef", "Task", "Value", "generate", "get", "names"]
 
 _NO_CATALOGUE = {"custom", "metrics", "prompting", "task", "written"}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunery.tasks.task import EvalSplit, HubRef, Sample, Task, Value
+from tunery.tasks.task import EvalSplit, Example, HubRef, Task, Value
 
 _ENTAILED = ("entailment", "not_entailment")
 
@@ -28,7 +28,7 @@ def _glue(
     metrics: tuple[str, ...],
     objective: tuple[str, ...],
     defaults: Mapping[str, Value],
-    examples: tuple[Sample, ...],
+    examples: tuple[Example, ...],
     rows: tuple[int, int],
     tokens: float,
 ) -> Task:
@@ -68,7 +68,14 @@ _MNLI = Task(
     hub=HubRef("nyu-mll/glue", "mnli"),
     folder="mnli",
     defaults=_schedule(3, 32),
-    examples=(("A man is playing a guitar on stage.", "Someone is making music."),),
+    examples=(
+        Example("A man is playing a guitar on stage.", "Someone is making music.", "entailment"),
+        Example("A man is playing a guitar on stage.", "The man has played for many years.", "neutral"),
+        Example("A man is playing a guitar on stage.", "The stage is empty.", "contradiction"),
+        Example("Both shops were closed because of the snow.", "The snow kept the shops shut.", "entailment"),
+        Example("Both shops were closed because of the snow.", "The shops sell winter coats.", "neutral"),
+        Example("Both shops were closed because of the snow.", "One of the shops stayed open.", "contradiction"),
+    ),
     rows={"train": 392_702, "validation_matched": 9_815, "validation_mismatched": 9_832},
     tokens_per_example=40.1,
 )
@@ -82,7 +89,14 @@ TASKS = (
         metrics=("mcc", "accuracy", "f1", "precision", "recall"),
         objective=("mcc",),
         defaults=_schedule(5, 16),
-        examples=(("The book was written by John.", None), ("The book was written John.", None)),
+        examples=(
+            Example("The children were taught by Maria.", None, "acceptable"),
+            Example("The children was taught by Maria.", None, "unacceptable"),
+            Example("Whom did you invite to dinner?", None, "acceptable"),
+            Example("Whom did you invite the neighbours to dinner?", None, "unacceptable"),
+            Example("It seems that nobody has locked the door.", None, "acceptable"),
+            Example("It seems nobody to have the door locked that.", None, "unacceptable"),
+        ),
         rows=(8_551, 1_043),
         tokens=11.3,
     ),
@@ -94,7 +108,14 @@ TASKS = (
         metrics=("accuracy",),
         objective=("accuracy",),
         defaults=_schedule(3, 32),
-        examples=(("a warm and funny film", None), ("two hours that feel like ten", None)),
+        examples=(
+            Example("a warm and funny film", None, "positive"),
+            Example("two hours that feel like ten", None, "negative"),
+            Example("the two leads carry every scene with charm", None, "positive"),
+            Example("a script that mistakes noise for drama", None, "negative"),
+            Example("you leave the cinema humming", None, "positive"),
+            Example("not even the music can save it", None, "negative"),
+        ),
         rows=(67_349, 872),
         tokens=13.3,
     ),
@@ -106,7 +127,24 @@ TASKS = (
         metrics=("accuracy", "f1"),
         objective=("accuracy", "f1"),
         defaults=_schedule(5, 16),
-        examples=(("The company said profits rose in May.", "Profits went up in May, the company said."),),
+        examples=(
+            Example("The company said profits rose in May.", "Profits went up in May, the company said.", "equivalent"),
+            Example(
+                "The company said profits rose in May.",
+                "The company said in May that it would hire 200 people.",
+                "not_equivalent",
+            ),
+            Example(
+                "Two hikers were found unharmed on Sunday evening.",
+                "On Sunday evening rescuers found the two hikers safe and well.",
+                "equivalent",
+            ),
+            Example(
+                "The court rejected the appeal on Tuesday.",
+                "The court will hear the appeal on Tuesday.",
+                "not_equivalent",
+            ),
+        ),
         rows=(3_668, 408),
         tokens=53.0,
     ),
@@ -118,7 +156,12 @@ TASKS = (
         metrics=("pearson", "spearman"),
         objective=("pearson", "spearman"),
         defaults=_schedule(5, 16),
-        examples=(("A dog runs across a field.", "A dog is running outdoors."),),
+        examples=(
+            Example("A dog runs across a field.", "A dog is running through a field.", 4.8),
+            Example("A woman is slicing an onion.", "A woman is cutting vegetables.", 3.5),
+            Example("A boy plays the violin.", "A girl plays the piano.", 2.0),
+            Example("A train is leaving the station.", "Two men are painting a fence.", 0.0),
+        ),
         rows=(5_749, 1_500),
         tokens=27.8,
     ),
@@ -130,7 +173,12 @@ TASKS = (
         metrics=("accuracy", "f1"),
         objective=("accuracy", "f1"),
         defaults=_schedule(3, 32),
-        examples=(("How do I learn to swim?", "What is the best way to learn swimming?"),),
+        examples=(
+            Example("How do I learn to swim?", "What is the best way to learn swimming?", "duplicate"),
+            Example("How do I learn to swim?", "How long is a swimming pool?", "not_duplicate"),
+            Example("Why is the sky blue?", "What makes the sky look blue?", "duplicate"),
+            Example("Which laptop should a student buy?", "Which bag fits a student's laptop?", "not_duplicate"),
+        ),
         rows=(363_846, 40_430),
         tokens=30.8,
     ),
@@ -143,7 +191,18 @@ TASKS = (
         metrics=("accuracy",),
         objective=("accuracy",),
         defaults=_schedule(3, 32),
-        examples=(("When was the bridge opened?", "The bridge was opened to traffic in 1932."),),
+        examples=(
+            Example("When was the bridge opened?", "The bridge was opened to traffic in 1932.", "entailment"),
+            Example(
+                "When was the bridge opened?", "The bridge is painted grey and carries six lanes.", "not_entailment"
+            ),
+            Example(
+                "Who wrote the town's first newspaper?",
+                "Anna Berg wrote and printed the town's first newspaper herself.",
+                "entailment",
+            ),
+            Example("How deep is the lake?", "The lake is known for its trout and its cold water.", "not_entailment"),
+        ),
         rows=(104_743, 5_463),
         tokens=49.2,
     ),
@@ -155,7 +214,12 @@ TASKS = (
         metrics=("accuracy",),
         objective=("accuracy",),
         defaults=_schedule(5, 16),
-        examples=(("The museum in Oslo reopened on Monday.", "There is a museum in Oslo."),),
+        examples=(
+            Example("The museum in Oslo reopened on Monday.", "There is a museum in Oslo.", "entailment"),
+            Example("The museum in Oslo reopened on Monday.", "The museum in Oslo closed on Monday.", "not_entailment"),
+            Example("Rain stopped the match after twenty minutes.", "The match was interrupted by rain.", "entailment"),
+            Example("Rain stopped the match after twenty minutes.", "The home team won the match.", "not_entailment"),
+        ),
         rows=(2_490, 277),
         tokens=70.0,
     ),
@@ -167,7 +231,20 @@ TASKS = (
         metrics=("accuracy",),
         objective=("accuracy",),
         defaults=_schedule(5, 32),
-        examples=(("The cup did not fit in the bag because it was too big.", "The cup was too big."),),
+        examples=(
+            Example("The cup did not fit in the bag because it was too big.", "The cup was too big.", "entailment"),
+            Example("The cup did not fit in the bag because it was too big.", "The bag was too big.", "not_entailment"),
+            Example(
+                "The coach praised the goalkeeper because he had saved the match.",
+                "The goalkeeper had saved the match.",
+                "entailment",
+            ),
+            Example(
+                "The coach praised the goalkeeper because he had saved the match.",
+                "The coach had saved the match.",
+                "not_entailment",
+            ),
+        ),
         rows=(635, 71),
         tokens=37.1,
     ),

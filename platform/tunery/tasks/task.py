@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Value = str | int | float | bool | None
 
 Kind = Literal["classification", "regression", "generation"]
 
-Sample = tuple[str, str | None]
-"""One input: the text, and the second text of a task on pairs."""
+
+class Example(NamedTuple):
+    """One input, and what is meant by it."""
+
+    text: str
+    text_pair: str | None
+    """The second text of a task on pairs."""
+    meant: str | float
+    """The label's name, the value, or an answer that would do."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,8 @@ class Task:
     direction: Literal["maximise", "minimise"] = "maximise"
     defaults: Mapping[str, Value] = field(default_factory=dict)
     """Dotted `train.*` path -> value, for fields that a spec leaves out."""
-    examples: tuple[Sample, ...] = ()
-    """Inputs to show what the task is about."""
+    examples: tuple[Example, ...] = ()
+    """A handful of inputs, made up here, to show what the task is about."""
     rows: Mapping[str, int] = field(default_factory=dict)
     """Split -> number of rows of the whole data set."""
     tokens_per_example: float = 32.0

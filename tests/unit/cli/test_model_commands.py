@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,10 @@ def document(capsys: Capture) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+def typed(text: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(text.encode()))
+
+
 def written(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -102,7 +107,7 @@ def test_promoting_the_champion_says_so(capsys: Capture) -> None:
         (["rollback", "grammar"], 3, "nothing to roll grammar@champion back to"),
         (["history", "gramar"], 3, "did you mean 'grammar'"),
         (["predict", "gramar", "--text", "a"], 3, "did you mean 'grammar'"),
-        (["predict", "grammar"], 2, "give one of --text TEXT, --file IN and --interactive"),
+        (["predict", "grammar"], 2, "give one of --text TEXT, --file IN, --interactive and --demo"),
         (["predict", "grammar", "--text", "a", "--interactive"], 2, "give one of"),
         (["predict", "grammar", "--text", "a", "--out", "b"], 2, "--out with --file"),
         (["predict", "grammar", "--file", "nowhere.jsonl"], 2, "no file nowhere.jsonl"),
@@ -158,13 +163,13 @@ def test_predict_a_file_in_order_and_keep_bad_lines_apart(tmp_path: Path, capsys
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told == {"model": "grammar/1", "file": str(source), "out": str(out), "predicted": 6, "bad": 6,
-                    "bad_file": f"{out}.bad.jsonl"}  # fmt: skip
+                    "bad_file": f"{out}.bad.jsonl", "interrupted": False}  # fmt: skip
     entries = written(out)
     assert [entry["index"] for entry in entries] == [0, 1, 8, 9, 10, 11]
     assert [entry["index"] for entry in written(Path(told["bad_file"]))] == [2, 4, 5, 6, 7, 12]
     assert written(Path(told["bad_file"]))[0]["line"] == "{broken"
-    assert f"{source}:3: not JSON" in captured.err
-    assert f"{source}:6: this model takes one text" in captured.err
+    assert "line 3: not JSON" in captured.err
+    assert "line 6: this model takes one text" in captured.err
     for entry, text in zip(entries, [*texts, "a dog", "is smart"], strict=True):
         assert run(["predict", "grammar", "--text", text, "-o", "json"]) == 0
         alone = document(capsys)
@@ -196,14 +201,16 @@ def test_predict_from_stdin_to_stdout(capsys: Capture, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("home")
 def test_predict_interactively(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a cat\n\nno"))
+    monkeypatch.setattr(sys, "stdin", typed("a cat\n\nno"))
     assert run(["predict", "grammar", "--interactive"]) == 0
     captured = capsys.readouterr()
     assert [line.split()[0] in LABELS for line in captured.out.splitlines()] == [True, True]
+    assert all(re.search(r"  \(\d+ ms\)$", line) for line in captured.out.splitlines())
     assert "the text is empty" in captured.err
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a cat\na dog\nlast\n"))
+    monkeypatch.setattr(sys, "stdin", typed("a cat\na dog\nlast\n"))
     assert run(["predict", "pairs", "-i", "-o", "json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
+    assert list(json.loads(line)) == ["label", "score", "scores", "latency_ms"]
     assert json.loads(line)["label"] is None
 
 

@@ -18,7 +18,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from storage.checkpoints import CheckpointStore
+from tunery.home import Home
 from tunery.inference.card import AdapterCard
+from tunery.plan import compile_plan
+from tunery.runs import REPORTS, SEAT_STATE, RunFolder, RunState, StudyState, TrialState, write_whole
+from tunery.spec.types import Spec
 
 TEXT = "the a book was written by john she he gave him present no i think that is smart cat dog sat on mat . ,"
 LABELS = ("unacceptable", "acceptable")
@@ -110,3 +115,47 @@ def llama_adapter(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Path
 @pytest.fixture(scope="session")
 def value_adapter(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
     return make_adapter(tmp_path_factory.mktemp("value-adapter"), bert, labels=(), task="stsb")
+
+
+def make_run(home: Home, base: Path, *, name: str = "small", studies: int = 1) -> RunFolder:
+    """A run as its driver leaves it: trial 0 is the best, trial 1 has just begun, trial 2 has failed at once."""
+    values: dict[str, Any] = {
+        "apiVersion": "tunery/v1",
+        "kind": "Sweep",
+        "name": name,
+        "model": {"id": str(base), "dtype": "float32"},
+        "tasks": ("acceptability",),
+        "data": {"source": "embedded"},
+        "tuner": {"method": "lora", "rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": ("query", "value")},
+        "train": {"max_length": 32},
+        "search": {"trials": 3, "space": {"train.learning_rate": {"choice": [1e-3, 1e-4]}}},
+        "matrix": {"tuner.rank": tuple(range(4, 4 + studies))} if studies > 1 else {},
+    }
+    plan = compile_plan(Spec.model_validate(values))
+    folder = RunFolder(home.runs / plan.run_id)
+    write_whole(folder.plan_file, plan.model_dump_json().encode())
+    trials = (
+        TrialState(number=0, status="finished", objective=0.7, step=24, steps=24),
+        TrialState(number=1, status="running", step=3, steps=24),
+        TrialState(number=2, status="failed", error="diverged at step 2"),
+    )
+    made = tuple(
+        StudyState(name=study.name, task=study.task, trials=trials, best=0, data_fingerprint="rows")
+        for study in plan.studies
+    )
+    folder.write_state(RunState(run_id=plan.run_id, name=name, status="stopped", studies=made))
+    return folder
+
+
+def save_best(folder: RunFolder, study: str, number: int, adapter: Path, step: int, objective: float) -> Path:
+    """A checkpoint as a pack writes it at a trial's best evaluation; its folder."""
+    files = {file.name: file.read_bytes() for file in adapter.glob("adapter_*")} | {
+        SEAT_STATE: b"state",
+        REPORTS: b"[]",
+    }
+    store = CheckpointStore(folder.checkpoints(study, number))
+    metrics = {"objective": objective, "mcc": objective, "loss": 0.1, "tokens_per_s": 5.0}
+    store.save(step, files, metrics=metrics, best=True)
+    best = store.best()
+    assert best is not None
+    return best.folder

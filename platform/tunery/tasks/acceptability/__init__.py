@@ -6,7 +6,7 @@ never occur in train.
 
 from __future__ import annotations
 
-from tunery.tasks.task import EvalSplit, Task
+from tunery.tasks.task import EvalSplit, Example, Task
 
 TASKS = (
     Task(
@@ -21,7 +21,14 @@ TASKS = (
         objective=("mcc",),
         folder="acceptability",
         defaults={"train.epochs": 4, "train.batch_size": 32},
-        examples=(("The book was written by John.", None), ("The book was written John.", None)),
+        examples=(
+            Example("The book was written by John.", None, "acceptable"),
+            Example("The book was written John.", None, "unacceptable"),
+            Example("She gave him a present.", None, "acceptable"),
+            Example("She gave he a present.", None, "unacceptable"),
+            Example("I think that he is smart.", None, "acceptable"),
+            Example("I think that is he smart.", None, "unacceptable"),
+        ),
         rows={"train": 2000, "validation": 500},
         tokens_per_example=9.0,
         generate=True,
