@@ -15,8 +15,9 @@ from tunery.errors import ConflictError, TuneryError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
 from tunery.inference.generator import Generator
-from tunery.inference.loading import Loaded, load, quiet, usable_device
-from tunery.inference.predictor import Input, Logits, Predictor
+from tunery.inference.loading import SIDE, load_in_transformers, quiet, usable_device
+from tunery.inference.predictor import Input, Predictor
+from tunery.inference.running import InTransformers, Logits
 from tunery.inference.source import Source, locate
 
 _TEXTS = (
@@ -70,6 +71,8 @@ def export(
     source = locate(model, home=home, profile=profile)
     if merge and source.card.merged:
         raise ConflictError(f"{source.name} is merged already")
+    if merge and (source.folder / SIDE).is_file():
+        raise ConflictError(f"{source.name} is a network beside its base, whose weights it leaves alone: none to merge")
     to.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}-"))
     try:
@@ -88,8 +91,8 @@ def export(
 
 def _merge(source: Source, folder: Path, device: str) -> dict[str, Any]:
     card, samples = source.card, _samples(source.card)
-    loaded = load(source.folder, card, device=device, quantised=False)
-    adapter = _logits(loaded, source, device, samples)
+    loaded = load_in_transformers(source.folder, card, device=device, quantised=False)
+    adapter = _logits(loaded, source, samples)
     merged: Any = loaded.model
     merged = merged.merge_and_unload(safe_merge=True)
     with quiet():
@@ -97,7 +100,7 @@ def _merge(source: Source, folder: Path, device: str) -> dict[str, Any]:
     loaded.tokenizer.save_pretrained(folder)
     own = card.model_copy(update={"merged": True})
     own.write(folder)
-    back = _logits(load(folder, own, device=device), source, device, samples)
+    back = _logits(load_in_transformers(folder, own, device=device), source, samples)
     facts: dict[str, Any] = {"samples": len(samples), "max_difference": _largest(back - adapter)}
     allowed = _TOLERANCE["float32" if loaded.model.dtype.itemsize == 4 else "bfloat16"] * max(1.0, _largest(adapter))
     if not facts["max_difference"] <= allowed:
@@ -106,16 +109,16 @@ def _merge(source: Source, folder: Path, device: str) -> dict[str, Any]:
             f"{allowed:.2g}: nothing was written"
         )
     if card.base.quantisation != "none":
-        trained = _logits(load(source.folder, card, device=device), source, device, samples)
+        trained = _logits(load_in_transformers(source.folder, card, device=device), source, samples)
         facts["max_difference_quantised"] = _largest(back - trained)
     return facts
 
 
-def _logits(loaded: Loaded, source: Source, device: str, samples: Sequence[Input]) -> Logits:
+def _logits(loaded: InTransformers, source: Source, samples: Sequence[Input]) -> Logits:
     if source.card.asking is not None:
-        model = Generator(loaded, source.card, name=source.name, device=device)
-        return model.next_words([text for text, _ in samples])
-    return Predictor(loaded, source.card, name=source.name, device=device).logits(samples)
+        prompts = Generator(loaded, source.card, name=source.name).prompts([text for text, _ in samples])
+        return loaded.next_words(prompts)
+    return Predictor(loaded, source.card, name=source.name).logits(samples)
 
 
 def _samples(card: AdapterCard) -> list[Input]:

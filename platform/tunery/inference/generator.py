@@ -14,14 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
 from storage.tokens import Questions
 from tunery.errors import InputError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
-from tunery.inference.loading import Loaded, load, usable_device
-from tunery.inference.predictor import Input, Logits
+from tunery.inference.loading import load, usable_device
+from tunery.inference.predictor import Input
+from tunery.inference.running import Hear, Running
 from tunery.inference.source import locate
 from tunery.tasks.prompting import Prompting, answer_text, stop_tokens
 
@@ -36,6 +35,10 @@ class Answer:
     text: str
     tokens: int = 0
     """How many it has; the one that ends it is not counted."""
+    asked: int = 0
+    """Tokens of its prompt, where they were counted."""
+    ended: bool = True
+    """False where it has as many tokens as it might."""
     scores: ClassVar[Mapping[str, float]] = {}
     """It has no labels."""
 
@@ -52,21 +55,19 @@ class Answer:
 class Generator:
     """A loaded model. Greedy: the same question has the same answer, but for rounding by what shares its batch."""
 
-    def __init__(self, loaded: Loaded, card: AdapterCard, *, name: str, device: str) -> None:
+    def __init__(self, running: Running, card: AdapterCard, *, name: str) -> None:
         assert card.asking is not None
         self.card = card
         self.name = name
         """`medqa/3`, or the folder."""
-        self._device = device
-        self._model = loaded.model
-        self._tokenizer = loaded.tokenizer
-        self._pad = loaded.pad_token
+        self._running = running
+        self._tokenizer = tokenizer = running.tokenizer
         prompting = Prompting(card.asking.form, card.asking.template)
-        self._stop = stop_tokens(loaded.tokenizer)
+        self._stop = stop_tokens(tokenizer)
         self._questions = Questions(
-            loaded.tokenizer,
+            tokenizer,
             card.max_length,
-            lambda asked: prompting.text(loaded.tokenizer, asked),
+            lambda asked: prompting.text(tokenizer, asked),
             prompting.special_tokens,
             self._stop[0],
         )
@@ -88,8 +89,8 @@ class Generator:
         source = locate(model, home=home, profile=profile)
         if source.card.asking is None:
             raise InputError(f"{source.name} gives a {source.card.kind}, and generates nothing: use Predictor")
-        loaded = load(source.folder, source.card, device=device, quantised=quantised)
-        return cls(loaded, source.card, name=source.name, device=device)
+        running = load(source.folder, source.card, device=device, quantised=quantised)
+        return cls(running, source.card, name=source.name)
 
     def __call__(self, text: str, text_pair: str | None = None) -> Answer:
         return next(self.predict_many([(text, text_pair)], batch_size=1))
@@ -98,7 +99,7 @@ class Generator:
         """An answer to each, in their order. Reads ahead of what it yields by some batches."""
         iterator = (text for text, _ in inputs)
         while window := list(islice(iterator, batch_size * _WINDOW_BATCHES)):
-            prompts = self._questions.ask(window, room=self.max_new_tokens)
+            prompts = self.prompts(window)
             order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
             found = [Answer("")] * len(prompts)
             for start in range(0, len(order), batch_size):
@@ -117,36 +118,17 @@ class Generator:
         Together they are its text; where a tokenizer takes back what it has decoded, the whole comes again at the end.
         """
         voice = _Voice(self._answer, say)
-        (answer,) = self._answers(self._questions.ask([text], room=self.max_new_tokens), voice)
+        (answer,) = self._answers(self.prompts([text]), voice.hear)
         voice.finish(answer)
         return answer
 
-    @torch.inference_mode()
-    def next_words(self, texts: Sequence[str]) -> Logits:
-        """[N, V] the logits of the first word of each answer."""
-        prompts = self._questions.ask(texts, room=self.max_new_tokens)
-        model: Any = self._model
-        rows = [model(torch.tensor([ids], device=self._device)).logits[0, -1].float().cpu() for ids in prompts]
-        return torch.stack(rows).numpy()
+    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids that the model is given, with room for an answer."""
+        return self._questions.ask(texts, room=self.max_new_tokens)
 
-    @torch.inference_mode()
-    def _answers(self, prompts: Sequence[Sequence[int]], voice: _Voice | None = None) -> list[Answer]:
-        longest = max(map(len, prompts))
-        # Filled on the left, so that all answers begin at the same place.
-        ids_BT = torch.tensor([[*[self._pad] * (longest - len(ids)), *ids] for ids in prompts], device=self._device)
-        seen_BT = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=self._device)
-        model: Any = self._model
-        out_BT = model.generate(
-            ids_BT,
-            attention_mask=seen_BT,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=self.max_new_tokens,
-            eos_token_id=list(self._stop),
-            pad_token_id=self._pad,
-            streamer=voice,
-        )
-        return [self._answer(words) for words in out_BT[:, longest:].tolist()]
+    def _answers(self, prompts: Sequence[Sequence[int]], hear: Hear | None = None) -> list[Answer]:
+        found = self._running.answers(prompts, most=self.max_new_tokens, stop=self._stop, hear=hear)
+        return [self._answer(words) for words in found]
 
     def _answer(self, words: Sequence[int]) -> Answer:
         end = next((place for place, word in enumerate(words) if word in self._stop), len(words))
@@ -154,23 +136,18 @@ class Generator:
 
 
 class _Voice:
-    """What transformers calls a streamer: it is given the prompt's tokens, and then each new one."""
+    """Says an answer while its words come."""
 
     def __init__(self, read: Callable[[Sequence[int]], Answer], say: Callable[[str], object]) -> None:
         self._read = read
         self._say = say
-        self._words: list[int] | None = None
+        self._words: list[int] = []
         self._said = ""
 
-    def put(self, value: torch.Tensor) -> None:
-        if self._words is None:
-            self._words = []  # the prompt
-            return
-        self._words += value.flatten().tolist()
+    def hear(self, words: Sequence[int]) -> None:
+        """More of them."""
+        self._words += words
         self._go_on(self._read(self._words).text)
-
-    def end(self) -> None:
-        """Nothing: `finish` has the answer."""
 
     def finish(self, answer: Answer) -> None:
         """Say what is left."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging
 
 from storage.fetching import base_folder
+from tuners.engine import Reader
 from tuners.engine.families import family_of
 from tuners.engine.gemm import native_dtype
 from tuners.errors import TunerError
 from tunery.errors import InputError, NotFoundError
 from tunery.inference.card import AdapterCard
+from tunery.inference.engine import base_of, load_base, read
+from tunery.inference.running import InEngine, InTransformers, Running
+from tunery.tasks.prompting import stop_tokens
 
 ADAPTER = "adapter_model.safetensors"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What predictions are made with."""
-
-    model: nn.Module
-    tokenizer: Any
-    pad_token: int
-    """Token id that fills the shorter sequences of a batch; the attention mask hides it."""
+SIDE = "side_model.safetensors"
 
 
 def usable_device(name: str | None = None) -> str:
@@ -54,12 +48,19 @@ def usable_device(name: str | None = None) -> str:
     return name
 
 
-def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True) -> Loaded:
-    """Load an adapter folder's model, or a merged one, for inference.
+def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True) -> Running:
+    """Load a folder's model for inference.
 
-    `quantised=False` puts the adapter on the base as it is, also where it was trained on a 4-bit one. Raises
+    `quantised=False` puts an adapter on the base as it is, also where it was trained on a 4-bit one. Raises
     NotFoundError where the base cannot be had, InputError where the folder is not what its card says.
     """
+    if (folder / SIDE).is_file():
+        return _in_engine(folder, card, device)
+    return load_in_transformers(folder, card, device=device, quantised=quantised)
+
+
+def load_in_transformers(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True) -> InTransformers:
+    """The same of an adapter of PEFT's, or of a merged model."""
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     pad = _pad_token(tokenizer)
     # Weights that the base lacks (the head's) are drawn from the global stream before ours replace them.
@@ -75,7 +76,14 @@ def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True
             raise InputError(f"neither {folder} nor its base {card.base.id} has the weights {names}: it would guess")
         if not card.merged:
             model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    return Loaded(model.to(device).eval(), tokenizer, pad)
+    return InTransformers(model.to(device).eval(), tokenizer, pad, device)
+
+
+def _in_engine(folder: Path, card: AdapterCard, device: str) -> InEngine:
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    reader = Reader(load_base(base_of(folder, card, device=device), device))
+    read(reader, "", folder, card, stop=stop_tokens(tokenizer) if card.kind == "generation" else ())
+    return InEngine(reader, "", tokenizer)
 
 
 @contextmanager

@@ -23,6 +23,6 @@ def open_model(
 def open_source(source: Source, device: str | None = None) -> Model:
     """The same, of what was located before: a name may mean other files by now."""
     device = usable_device(device)
-    loaded = load(source.folder, source.card, device=device)
+    running = load(source.folder, source.card, device=device)
     kind: type[Model] = Predictor if source.card.asking is None else Generator
-    return kind(loaded, source.card, name=source.name, device=device)
+    return kind(running, source.card, name=source.name)

@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from storage.tokens import encoder
 from tunery.errors import InputError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
-from tunery.inference.loading import Loaded, load, usable_device
+from tunery.inference.loading import load, usable_device
+from tunery.inference.running import Logits, Running
 from tunery.inference.source import locate
 
 Input = tuple[str, str | None]
 """A text, and the second text of a task on pairs."""
-Logits = NDArray[np.float32]
 
 _WINDOW_BATCHES = 16
 """Batches read ahead to sort by length: the padding saved grows slowly beyond, the wait for the first result fast."""
@@ -57,14 +55,12 @@ class Prediction:
 class Predictor:
     """A loaded model. Calls are independent of each other and of what shares their batch (but for rounding)."""
 
-    def __init__(self, loaded: Loaded, card: AdapterCard, *, name: str, device: str) -> None:
+    def __init__(self, running: Running, card: AdapterCard, *, name: str) -> None:
         self.card = card
         self.name = name
         """`glue-cola/3`, or the folder."""
-        self._device = device
-        self._model = loaded.model
-        self._pad = loaded.pad_token
-        self._encode = encoder(loaded.tokenizer, card.max_length)
+        self._running = running
+        self._encode = encoder(running.tokenizer, card.max_length)
 
     @classmethod
     def load(
@@ -85,17 +81,17 @@ class Predictor:
         source = locate(model, home=home, profile=profile)
         if source.card.asking is not None:
             raise InputError(f"{source.name} generates answers, and has no labels or values: use Generator")
-        loaded = load(source.folder, source.card, device=device, quantised=quantised)
-        return cls(loaded, source.card, name=source.name, device=device)
+        running = load(source.folder, source.card, device=device, quantised=quantised)
+        return cls(running, source.card, name=source.name)
 
     def __call__(self, text: str, text_pair: str | None = None) -> Prediction:
-        return self._prediction(self.logits([(text, text_pair)])[0])
+        return prediction_of(self.card, self.logits([(text, text_pair)])[0])
 
     def predict_many(self, inputs: Iterable[Input], batch_size: int = 32) -> Iterator[Prediction]:
         """A prediction for each input, in their order. Reads ahead of what it yields by some batches."""
         iterator = iter(inputs)
         while window := list(islice(iterator, batch_size * _WINDOW_BATCHES)):
-            yield from map(self._prediction, self.logits(window, batch_size))
+            yield from (prediction_of(self.card, logits_C) for logits_C in self.logits(window, batch_size))
 
     def logits(self, inputs: Sequence[Input], batch_size: int = 32) -> Logits:
         """[N, C] the head's outputs, in the order of the inputs. InputError for one without tokens, and where
@@ -110,37 +106,25 @@ class Predictor:
         result_NC: Logits | None = None
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            logits_BC = self._forward([ids[row] for row in rows], [types[row] for row in rows] if types else None)
+            logits_BC = self._running.logits(
+                [ids[row] for row in rows], [types[row] for row in rows] if types else None
+            )
             if result_NC is None:
                 result_NC = np.empty((len(ids), logits_BC.shape[1]), dtype=np.float32)
             result_NC[rows] = logits_BC
         assert result_NC is not None
         return result_NC
 
-    @torch.inference_mode()
-    def _forward(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None) -> Logits:
-        inputs = {
-            "input_ids": self._padded(ids, self._pad),
-            "attention_mask": self._padded([[1] * len(x) for x in ids], 0),
-        }
-        if types is not None:
-            inputs["token_type_ids"] = self._padded(types, 0)
-        logits_BC: Logits = self._model(**inputs).logits.float().cpu().numpy()
-        return logits_BC
 
-    def _padded(self, rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
-        """[B, T], filled on the right: positions count from the left in every family that is trained here."""
-        longest = max(map(len, rows))
-        return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows], device=self._device)
-
-    def _prediction(self, logits_C: Logits) -> Prediction:
-        if self.card.kind == "regression":
-            return Prediction(None, float(logits_C[0]), {})
-        scores_C = np.exp(logits_C.astype(np.float64) - logits_C.max())
-        scores_C /= scores_C.sum()
-        best = int(scores_C.argmax())
-        scores = {label: float(score) for label, score in zip(self.card.labels, scores_C, strict=True)}
-        return Prediction(self.card.labels[best], float(scores_C[best]), scores)
+def prediction_of(card: AdapterCard, logits_C: Logits) -> Prediction:
+    """What a model says with these outputs of its head."""
+    if card.kind == "regression":
+        return Prediction(None, float(logits_C[0]), {})
+    scores_C = np.exp(logits_C.astype(np.float64) - logits_C.max())
+    scores_C /= scores_C.sum()
+    best = int(scores_C.argmax())
+    scores = {label: float(score) for label, score in zip(card.labels, scores_C, strict=True)}
+    return Prediction(card.labels[best], float(scores_C[best]), scores)
 
 
 def _columns(inputs: Sequence[Input]) -> tuple[list[str], list[str] | None]:

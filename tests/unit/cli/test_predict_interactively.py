@@ -182,7 +182,8 @@ def test_no_text_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_a_history_is_cut_and_survives_what_is_not_its_own(tmp_path: Path) -> None:
-    file, problems = tmp_path / "home" / "history", []
+    problems: list[str] = []
+    file = tmp_path / "home" / "history"
     history = KeptHistory(file, problems.append)
     assert list(history.load_history_strings()) == []
     file.parent.mkdir()

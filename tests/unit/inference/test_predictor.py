@@ -20,6 +20,7 @@ from tests.unit.inference.conftest import LABELS, make_adapter
 from tunery.errors import InputError, NotFoundError
 from tunery.inference.card import AdapterCard
 from tunery.inference.predictor import Input, Predictor
+from tunery.inference.running import InTransformers
 
 TEXTS: list[Input] = [
     ("The book was written by John.", None),
@@ -28,6 +29,11 @@ TEXTS: list[Input] = [
     ("The cat sat on the mat.", None),
     ("Dog.", None),
 ]
+
+
+def loaded(predictor: Predictor) -> torch.nn.Module:
+    assert isinstance(predictor._running, InTransformers)
+    return predictor._running.model
 
 
 def by_peft_alone(folder: Path, text: str, pair: str | None = None) -> np.ndarray:
@@ -119,13 +125,16 @@ def test_an_adapter_trained_on_four_bits_runs_on_four_bits(
     four_bit = {"id": str(base), "quantisation": quantisation}
     folder = make_adapter(tmp_path / "q", base, bert=which == "bert", base=four_bit)
     predictor = Predictor.load(folder)
-    assert "Linear4bit" in {type(module).__name__ for module in predictor._model.modules()}
+    assert "Linear4bit" in {type(module).__name__ for module in loaded(predictor).modules()}
     first, again = predictor.logits(TEXTS), predictor.logits(TEXTS)
     assert np.array_equal(first, again)
 
     rounded = Predictor.load(folder, quantised=False)
     before = rounded.logits(TEXTS)
-    for name, module in rounded._model.named_modules():  # what training has: every weight rounded, heads and pooler not
+    for (
+        name,
+        module,
+    ) in loaded(rounded).named_modules():  # what training has: every weight rounded, heads and pooler not
         if isinstance(module, torch.nn.Linear) and not any(
             x in name for x in ("lora", "classifier", "score", "pooler")
         ):

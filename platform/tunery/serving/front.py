@@ -1,0 +1,247 @@
+"""The HTTP routes: who may ask, which replica knows, and how it is counted."""
+
+from __future__ import annotations
+
+import hmac
+import time
+import uuid
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import prometheus_client as prometheus
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+
+from tunery import __version__
+from tunery.inference.generator import Answer
+from tunery.inference.predictor import Prediction
+from tunery.inference.together import Asked
+from tunery.serving.messages import (
+    ChatRequest,
+    ChatResponse,
+    Choice,
+    ErrorOut,
+    ErrorResponse,
+    Health,
+    Message,
+    ModelOut,
+    ModelsResponse,
+    PredictionOut,
+    PredictRequest,
+    PredictResponse,
+    Usage,
+)
+from tunery.serving.replica import Said
+
+_WRONG: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": what}
+    for status, what in (
+        (400, "an input that the model cannot answer"),
+        (401, "no token, or a wrong one"),
+        (404, "a model that is not served"),
+        (503, "too many requests at once"),
+    )
+}
+
+
+_Kind = Literal["bad_input", "not_found", "unauthorised", "overloaded", "internal"]
+
+
+class _WrongError(Exception):
+    def __init__(self, status: int, kind: _Kind, message: str) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message = status, kind, message
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the front knows of a model."""
+
+    described: ModelOut
+    replica: str
+    """The deployment that has it."""
+
+
+app = FastAPI(
+    title="tunery",
+    version=__version__,
+    description="Models that were tuned and promoted with tunery.",
+    responses=_WRONG,
+)
+_bearer = HTTPBearer(auto_error=False, description="The server's token; none is needed where it has none.")
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+_Out = TypeVar("_Out")
+
+
+@app.exception_handler(_WrongError)
+async def _told(_request: Request, wrong: _WrongError) -> JSONResponse:
+    return _error(wrong.status, wrong.kind, wrong.message)
+
+
+@app.exception_handler(RequestValidationError)
+async def _told_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    found = [f"{'.'.join(map(str, each['loc'][1:])) or 'body'}: {each['msg']}" for each in error.errors()]
+    return _error(400, "bad_input", "; ".join(found))
+
+
+def _error(status: int, kind: _Kind, message: str) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return JSONResponse(ErrorResponse(error=ErrorOut(message=message, type=kind)).model_dump(), status, headers)
+
+
+@serve.deployment(max_ongoing_requests=1024)
+@serve.ingress(app)
+class Front:
+    """One a server. `user_config` names the models, as `Replica`'s does."""
+
+    def __init__(self, token: str, replicas: Mapping[str, DeploymentHandle[Any]]) -> None:
+        """`token`: empty where none is needed."""
+        self._token, self._replicas = token, dict(replicas)
+        self._known: dict[str, Known] = {}
+        self._registry = prometheus.CollectorRegistry()
+        self._requests = prometheus.Counter(
+            "tunery_requests", "Requests.", ["model", "route", "status"], registry=self._registry
+        )
+        self._inputs = prometheus.Counter("tunery_inputs", "Inputs answered.", ["model"], registry=self._registry)
+        self._tokens = prometheus.Counter(
+            "tunery_answer_tokens", "Tokens of answers.", ["model"], registry=self._registry
+        )
+        self._seconds = prometheus.Histogram(
+            "tunery_request_seconds", "From a request to its answer.", ["route"], registry=self._registry
+        )
+        self._versions = prometheus.Gauge(
+            "tunery_model", "1 for the version that is served.", ["model", "version"], registry=self._registry
+        )
+
+    def reconfigure(self, models: Mapping[str, Mapping[str, Any]]) -> None:
+        """Model -> {described, replica}."""
+        known = {
+            name: Known(ModelOut.model_validate(each["described"]), str(each["replica"]))
+            for name, each in models.items()
+        }
+        self._known = known
+        self._versions.clear()
+        for name, each in known.items():
+            self._versions.labels(name, each.described.version).set(1)
+
+    @app.get("/health")
+    async def health(self) -> Health:
+        """Whether it answers. Needs no token."""
+        return Health(models=tuple(self._known))
+
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    async def metrics(self, credentials: _Credentials = None) -> Response:
+        """For Prometheus."""
+        self._admit(credentials)
+        return Response(prometheus.generate_latest(self._registry), media_type=prometheus.CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/models")
+    async def models(self, credentials: _Credentials = None) -> ModelsResponse:
+        """What is served, and in which version."""
+        self._admit(credentials)
+        return ModelsResponse(data=tuple(each.described for each in self._known.values()))
+
+    @app.post("/v1/predict")
+    async def predict(self, body: PredictRequest, credentials: _Credentials = None) -> PredictResponse:
+        """Labels with their probabilities, or values, of one or more inputs."""
+        return await self._counted("predict", body.model, self._predict(body, credentials))
+
+    @app.post("/v1/chat/completions")
+    async def chat(self, body: ChatRequest, credentials: _Credentials = None) -> ChatResponse:
+        """The answer of a model that generates, greedy, as OpenAI's clients ask for it."""
+        return await self._counted("chat", body.model, self._chat(body, credentials))
+
+    async def _predict(self, body: PredictRequest, credentials: HTTPAuthorizationCredentials | None) -> PredictResponse:
+        self._admit(credentials)
+        known = self._model(body.model, answers=False)
+        said = await self._ask(known, [Asked(known.described.id, each.text, each.text2) for each in body.inputs])
+        self._inputs.labels(known.described.id).inc(len(body.inputs))
+        predictions = [each for each in said.results if isinstance(each, Prediction)]
+        return PredictResponse(
+            model=known.described.id,
+            version=said.version,
+            predictions=tuple(PredictionOut.model_validate(each.told()) for each in predictions),
+        )
+
+    async def _chat(self, body: ChatRequest, credentials: HTTPAuthorizationCredentials | None) -> ChatResponse:
+        self._admit(credentials)
+        known = self._model(body.model, answers=True)
+        if body.stream or body.n > 1 or body.temperature > 0:
+            raise _WrongError(400, "bad_input", "answers come whole, one, and greedy: no stream, n: 1, temperature: 0")
+        *before, last = body.messages
+        if before or last.role != "user":
+            raise _WrongError(400, "bad_input", "the model answers one question: one message, of role user")
+        most = body.max_completion_tokens or body.max_tokens
+        said = await self._ask(known, [Asked(known.described.id, last.content, None, most)])
+        (answer,) = said.results
+        assert isinstance(answer, Answer)
+        self._inputs.labels(known.described.id).inc()
+        self._tokens.labels(known.described.id).inc(answer.tokens)
+        return ChatResponse(
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            created=int(time.time()),
+            model=known.described.id,
+            choices=(
+                Choice(
+                    message=Message(role="assistant", content=answer.text),
+                    finish_reason="stop" if answer.ended else "length",
+                ),
+            ),
+            usage=Usage(
+                prompt_tokens=answer.asked,
+                completion_tokens=answer.tokens,
+                total_tokens=answer.asked + answer.tokens,
+            ),
+        )
+
+    def _admit(self, credentials: HTTPAuthorizationCredentials | None) -> None:
+        if not self._token:
+            return
+        given = credentials.credentials if credentials else ""
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            raise _WrongError(401, "unauthorised", "a token is needed: Authorization: Bearer TOKEN")
+
+    def _model(self, name: str, *, answers: bool) -> Known:
+        names = ", ".join(self._known)
+        if not name and len(self._known) == 1:
+            name = next(iter(self._known))
+        if name not in self._known:
+            wanted = f"no model {name!r} is served" if name else "several models are served: name one"
+            if name:
+                raise _WrongError(404, "not_found", f"{wanted}; there are: {names}")
+            raise _WrongError(400, "bad_input", f"{wanted}; there are: {names}")
+        found = self._known[name]
+        if answers != (found.described.kind == "generation"):
+            right = "/v1/predict" if answers else "/v1/chat/completions"
+            kind = found.described.kind
+            raise _WrongError(400, "bad_input", f"model {name!r} is for {kind}: ask it at {right}")
+        return found
+
+    async def _ask(self, known: Known, asked: Sequence[Asked]) -> Said:
+        try:
+            said: Said = await self._replicas[known.replica].ask.remote(asked)
+        except BackPressureError as error:
+            raise _WrongError(503, "overloaded", "too many requests at once: try again in a moment") from error
+        if said.wrong:
+            raise _WrongError(400, "bad_input", said.wrong)
+        return said
+
+    async def _counted(self, route: str, model: str, work: Awaitable[_Out]) -> _Out:
+        began, status = time.perf_counter(), 500
+        try:
+            out = await work
+            status = 200
+            return out
+        except _WrongError as wrong:
+            status = wrong.status
+            raise
+        finally:
+            # Names that nobody serves would let whoever asks fill the memory.
+            self._requests.labels(model if model in self._known else "", route, str(status)).inc()
+            self._seconds.labels(route).observe(time.perf_counter() - began)
