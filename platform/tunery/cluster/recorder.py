@@ -48,10 +48,10 @@ class Recorder:
     def __init__(self, folder: RunFolder, profile: Profile, *, tensorboard: bool = False) -> None:
         self._folder = folder
         self._events = EventFiles(folder.root / "tensorboard") if tensorboard else None
-        self._tracker = Tracker(folder.root / "spool")
+        self._tracker = Tracker(folder.spool)
         # A tracking server keeps artifacts where it was told to; without one they lie where the profile says.
         artifacts = Path(profile.artifacts) if profile.tracking_uri.startswith("sqlite") else None
-        self.shipper = Shipper(folder.root / "spool", profile.tracking_uri, artifacts=artifacts)
+        self.shipper = Shipper(folder.spool, profile.tracking_uri, artifacts=artifacts)
         self.shipper.start()
 
     def study_started(self, plan: Plan, study: Study, data: StudyData) -> None:
@@ -126,6 +126,10 @@ class Recorder:
     def summary(self, study: str, metrics: Mapping[str, float], *, step: int) -> None:
         """The best trial's metrics, on the study's own run."""
         self._tracker.metrics(study, None, metrics, step=step, at_ms=_now_ms())
+
+    def report(self, study: str, folder: Path) -> None:
+        """Keep the run's report among the artifacts of a study's own run."""
+        self._tracker.artifacts(study, None, folder, "report", _now_ms())
 
     def close(self) -> str:
         """Ship what is left. '' when all is in MLflow, else what stands in the way."""

@@ -76,7 +76,7 @@ def _trial_document(trial: TrialState, default: Mapping[str, Value] | None) -> d
         "step": trial.step,
         "steps": trial.steps,
         "examples_per_s": trial.examples_per_s,
-        "seconds": _seconds(trial),
+        "seconds": seconds(trial),
         "error": trial.error,
     }
 
@@ -137,7 +137,7 @@ class _Trials:
         columns = ("trial", "status", value, *short, *metrics, "epoch", "ex/s", "time")
         table = words.table(*columns, numbers=tuple(name for name in columns if name != "status"))
         for trial in ranked(study):
-            seconds = _seconds(trial)
+            took = seconds(trial)
             table.add_row(
                 f"{'*' if is_default(trial, self.default) else ''}{trial.number}",
                 words.status(trial.status),
@@ -146,7 +146,7 @@ class _Trials:
                 *(Text(words.number(trial.metrics.get(name)), "dim") for name in metrics),
                 words.epoch(trial),
                 words.rate(trial.metrics.get("examples_per_s")),
-                words.duration(seconds) if seconds is not None else "",
+                words.duration(took) if took is not None else "",
             )
         return table
 
@@ -174,7 +174,8 @@ def _failure(trial: TrialState) -> RenderableType:
     return Padding(Text(f"trial {trial.number}: {words.first_line(trial.error)}", "red"), (0, 0, 0, 2), expand=False)
 
 
-def _seconds(trial: TrialState) -> float | None:
+def seconds(trial: TrialState) -> float | None:
+    """From its first start to its end; None while that is not known."""
     if trial.started_at is None or trial.ended_at is None:
         return None
     return max(0.0, trial.ended_at - trial.started_at)

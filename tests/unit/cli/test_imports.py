@@ -14,7 +14,8 @@ import tunery
 
 ROOT = Path(__file__).parents[3]
 SPEC = ROOT / "specs" / "quickstart.yaml"
-HEAVY = {"torch", "ray", "mlflow", "optuna", "transformers", "peft", "datasets", "numpy", "pyarrow", "sklearn", "scipy"}
+HEAVY = {"torch", "ray", "mlflow", "optuna", "transformers", "peft", "datasets", "numpy", "pyarrow", "sklearn", "scipy",
+         "matplotlib", "openpyxl"}  # fmt: skip
 
 SCRIPT = """
 import json, sys
