@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from tunery.errors import ProfileError
 from tunery.home import Home
 from tunery.plan import Plan
-from tunery.runs import RunState
+from tunery.runs import RunFolder, RunState
 
 if TYPE_CHECKING:
     from tunery.profile import Profile
@@ -56,6 +56,9 @@ class Client(Protocol):
 
     def plan(self, run: str) -> Plan:
         """The plan it runs by. ConflictError where another version of tunery has written it and it cannot be read."""
+
+    def folder(self, run: str) -> RunFolder:
+        """What there is of the run on this machine: its record and its report among it."""
 
     def watch(self, run: str) -> Iterator[RunState]:
         """The state, again and again in short intervals, until the run has ended; the last one is the end."""

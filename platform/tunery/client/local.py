@@ -65,7 +65,7 @@ class LocalClient:
 
     def resume(self, run: str) -> JobHandle:
         with self._launching():
-            return self._go_on(self._folder(run), also_ended=True)
+            return self._go_on(self.folder(run), also_ended=True)
 
     def _go_on(self, folder: RunFolder, *, also_ended: bool) -> JobHandle:
         # First the driver, then the state: it may end between the two, and its last state must be seen then.
@@ -86,14 +86,20 @@ class LocalClient:
         return tuple(folder.current(name=folder.name) for folder in run_folders(self._home.runs))
 
     def state(self, run: str) -> RunState:
-        return self._folder(run).current(name=_name(run))
+        return self.folder(run).current(name=_name(run))
 
     def plan(self, run: str) -> Plan:
-        file = self._folder(run).plan_file
+        file = self.folder(run).plan_file
         try:
             return Plan.model_validate_json(file.read_bytes())
         except ValidationError as error:
             raise ConflictError(f"{file} was written by another version of tunery: {error}") from error
+
+    def folder(self, run: str) -> RunFolder:
+        folder = RunFolder(self._home.runs / run)
+        if not folder.plan_file.exists():
+            raise NotFoundError(f"no run {run!r}")
+        return folder
 
     def watch(self, run: str) -> Iterator[RunState]:
         state = self.state(run)
@@ -104,7 +110,7 @@ class LocalClient:
         yield state
 
     def stop(self, run: str, *, grace_s: float = STOP_GRACE_S) -> RunState:
-        folder = self._folder(run)
+        folder = self.folder(run)
         if not folder.driven() and self.state(run).status in ("finished", "failed", "stopped"):
             return self.state(run)
         folder.stop_file.touch()
@@ -120,7 +126,7 @@ class LocalClient:
     def log(
         self, run: str, *, study: str | None = None, trial: int | None = None, follow: bool = False
     ) -> Iterator[str]:
-        folder = self._folder(run)
+        folder = self.folder(run)
         file = folder.driver_log if trial is None else folder.trial_log(self._study(run, study, trial), trial)
         if not follow and not file.exists():
             raise NotFoundError(f"nothing is logged in {file} yet")
@@ -140,12 +146,6 @@ class LocalClient:
             known = f"{min(numbers)} to {max(numbers)}" if numbers else "none yet"
             raise NotFoundError(f"study {name} of run {run} has no trial {trial}; there are: {known}")
         return name
-
-    def _folder(self, run: str) -> RunFolder:
-        folder = RunFolder(self._home.runs / run)
-        if not folder.plan_file.exists():
-            raise NotFoundError(f"no run {run!r}")
-        return folder
 
     @contextmanager
     def _launching(self) -> Iterator[None]:

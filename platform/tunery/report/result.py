@@ -154,7 +154,7 @@ def next_steps(state: RunState, *, alias: str = "champion") -> list[str]:
         case "starting" | "running":
             return [f"platform status {run}", f"platform logs {run} --follow", f"platform stop {run}"]
         case "finished":
-            return [f"platform compare {run}", *_predict(state, alias), "platform ui"]
+            return [f"platform compare {run}", *_predict(state, alias), "platform ui", f"platform report {run}"]
         case "failed":
             return [f"platform logs {run}", f"platform compare {run}", f"platform resume {run}"]
         case _:

@@ -128,7 +128,7 @@ def test_compare(running: RunFolder, capsys: Capture) -> None:
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("command", ["status", "logs", "stop", "resume", "compare"])
+@pytest.mark.parametrize("command", ["status", "logs", "stop", "resume", "compare", "report"])
 def test_an_unknown_run_is_exit_code_3(command: str, capsys: Capture) -> None:
     assert run([command, "nothing", "-o", "json"]) == 3
     assert document(capsys)["error"]["type"] == "NotFoundError"

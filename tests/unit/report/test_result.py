@@ -73,7 +73,7 @@ def test_the_next_steps_of_a_finished_run_ask_a_champion() -> None:
     steps = result.next_steps(state(LOST, WON, status="finished"), alias="best")
     assert steps[0] == "platform compare glue-0123abcd"
     assert steps[1].startswith("platform predict glue-cola@best --text '")
-    assert steps[2] == "platform ui"
+    assert steps[2:] == ["platform ui", "platform report glue-0123abcd"]
 
 
 def test_without_a_champion_they_name_the_version_and_give_pairs_both_texts() -> None:
