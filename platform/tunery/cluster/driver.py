@@ -32,12 +32,12 @@ from tunery.cluster.orders import PackOrder, Prepared, StudyOrder
 from tunery.cluster.recorder import Recorder, known_reports
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.start import base_key, pack_orders, started_ray
-from tunery.errors import TuneryError
+from tunery.errors import NotFoundError, TuneryError
 from tunery.fetching import pinned
 from tunery.home import Home
 from tunery.plan import Plan, Study
 from tunery.profile import Profile, load_profile
-from tunery.runs import RunFolder
+from tunery.runs import RunFolder, RunStatus
 
 log = logging.getLogger(__name__)
 
@@ -283,13 +283,34 @@ class Driver:
         if self._hosting:
             ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
 
-    def _end(self, status: str, error: str) -> None:
+    def _end(self, status: RunStatus, error: str) -> None:
+        ended_at = time.time()
+        if status != "stopped":  # it may go on, and somebody waits for its end
+            error = "; ".join(filter(None, [error, self._report(status, ended_at)]))
         self._phase("sending the last metrics to MLflow")
         problem = self.recorder.close()
         if problem:
             error = "; ".join(filter(None, [error, f"metrics are still in the spool: {problem}"]))
-        self.ledger.update(status=status, error=error, ended_at=time.time(), phase="")
+        self.ledger.update(status=status, error=error, ended_at=ended_at, phase="")
         self._write_state(force=True)
+
+    def _report(self, status: RunStatus, ended_at: float) -> str:
+        """Write the run's report and hand it to MLflow. Returns what went wrong: the run is none the worse for it."""
+        self._phase("writing the report")
+        try:
+            from tunery.report import documents  # loads matplotlib, which nothing before this should wait for
+
+            state = self.ledger.state.model_copy(update={"status": status, "ended_at": ended_at, "phase": ""})
+            report = documents.of_run(self.folder, state, self.plan)
+            documents.write(report, self.folder.report)
+            for study in report.studies:
+                self.recorder.report(study, self.folder.report)
+        except NotFoundError as nothing:
+            log.info("no report: %s", nothing)
+        except Exception as error:
+            log.exception("the report was not written")
+            return f"the report was not written: {type(error).__name__}: {error}"
+        return ""
 
     def _phase(self, phase: str) -> None:
         if phase:

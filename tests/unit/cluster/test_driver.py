@@ -10,13 +10,17 @@ import pytest
 
 from tests.unit.client.fakes import make_plan
 from tests.unit.cluster.at_the_desk import DATA
+from tests.unit.report.states import study, trial
 from tunery.cluster.driver import Driver, open_driver
+from tunery.cluster.ledger import Ledger
+from tunery.cluster.tracking.spool import RECORDS, read_records
 from tunery.home import Home
 from tunery.profile import load_profile
 from tunery.runs import RunFolder, write_whole
 
 PREPARING: Any = "the preparation's reference"
 SEARCHING: Any = "the search's reference"
+FINISHED = study("cola", (trial(0, "finished", 0.5),), best=0, status="finished")
 
 
 @pytest.fixture
@@ -28,7 +32,8 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
     opened = open_driver(folder, home, load_profile(None, home))
     opened._studying = {SEARCHING: opened.plan.studies[0]}
     yield opened
-    opened.recorder.close()
+    if opened.ledger.state.ended_at is None:
+        opened.recorder.close()
 
 
 def test_a_study_whose_data_is_there_runs(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +63,29 @@ def test_a_study_that_failed_before_its_data_was_there_stays_failed(
     monkeypatch.setattr("ray.get", lambda _: DATA)
     driver._study_prepared(driver.plan.studies[0], PREPARING)
     assert driver.ledger.study("cola").status == "failed"
+
+
+def test_the_end_of_a_run_writes_its_report_for_its_folder_and_mlflow(driver: Driver) -> None:
+    driver.recorder.study_started(driver.plan, driver.plan.studies[0], DATA)
+    driver.ledger = Ledger(driver.ledger.state.model_copy(update={"studies": (FINISHED,)}))
+    assert driver._report("finished", 1.0) == ""
+    names = {file.name for file in driver.folder.report.iterdir()}
+    assert {"report.html", "report.md", "results_summary.csv", "all_results.json"} < names
+    (sent,) = (r for r, _ in read_records(driver.folder.spool / RECORDS, 0) if r and r["kind"] == "artifacts")
+    assert (sent["study"], sent["number"], sent["path"]) == ("cola", None, "report")
+    assert sent["folder"] == str(driver.folder.report.resolve())
+    assert '"status": "finished"' in (driver.folder.report / "all_results.json").read_text()
+
+
+def test_a_run_without_a_result_has_no_report_and_nothing_is_wrong(driver: Driver) -> None:
+    assert driver._report("failed", 1.0) == ""
+    assert not driver.folder.report.exists()
+
+
+def test_a_report_that_cannot_be_written_is_told_and_fails_nothing(driver: Driver) -> None:
+    driver.ledger = Ledger(driver.ledger.state.model_copy(update={"studies": (FINISHED,)}))
+    driver.folder.report.write_text("a file where the folder should be")
+    driver._end("finished", "")
+    state = driver.folder.state()
+    assert state.status == "finished"
+    assert state.error.startswith("the report was not written: FileExistsError")
