@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tunery.report.documents.facts import Facts, collect
 from tunery.report.documents.fonts import OWN, fonts_for
 from tunery.report.documents.importance import weigh
 from tunery.report.documents.pictures import best_against_cost, draw
+from tunery.runs import StudyState
 
 ALL = ["best_so_far.png", "data_scale_comparison.png", "importance.png", "loss_curves.png", "method_comparison.png",
        "parallel_coordinates.png"]  # fmt: skip
@@ -84,6 +86,15 @@ overrides: {rte: {search.trials: 3}}
     assert weighed.lacking == {"rte": "3 trials ran to their end; it takes 4"}
 
 
+def test_importance_leaves_out_what_was_trained_again_or_pruned(facts: Facts) -> None:
+    def searched(each: StudyState) -> StudyState:
+        kept = tuple(t for t in each.trials if t.rerun_of is None and t.status == "finished")
+        return each.model_copy(update={"trials": kept})
+
+    alone = facts.state.model_copy(update={"studies": tuple(map(searched, facts.state.studies))})
+    assert weigh(facts).shares == weigh(replace(facts, state=alone)).shares
+
+
 def test_a_label_that_no_font_has_is_written_as_codes_and_told() -> None:
     fonts = fonts_for("a中文", files=[])
     assert fonts.families == (OWN,)
@@ -93,8 +104,8 @@ def test_a_label_that_no_font_has_is_written_as_codes_and_told() -> None:
 
 
 def test_an_installed_font_with_the_characters_is_used(tmp_path: Path) -> None:
-    files = [font(tmp_path / "Some.ttf", "Some Hei", "中"), font(tmp_path / "All.ttf", "Whole Hei", "中文")]
-    broken = tmp_path / "aBroken.ttf"
+    files = [font(tmp_path / "a.ttf", "Some Hei", "中"), font(tmp_path / "b.ttf", "Whole Hei", "中文")]
+    broken = tmp_path / "0.ttf"
     broken.write_bytes(b"no font")
     fonts = fonts_for("a中文", files=[str(broken), *files])
     assert (fonts.families, fonts.problem) == ((OWN, "Whole Hei"), "")
