@@ -25,6 +25,7 @@ from storage.errors import StorageError
 from storage.fetching import Wanted
 from storage.fetching.fetch import Progress
 from tunery.cluster import draws
+from tunery.cluster.closing import write_report
 from tunery.cluster.jobs import pack_hosts, prepare_study, run_study
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.messages import Known, StudyData
@@ -32,7 +33,7 @@ from tunery.cluster.orders import PackOrder, Prepared, StudyOrder
 from tunery.cluster.recorder import Recorder, known_reports
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.start import base_key, pack_orders, started_ray
-from tunery.errors import NotFoundError, TuneryError
+from tunery.errors import TuneryError
 from tunery.fetching import pinned
 from tunery.home import Home
 from tunery.plan import Plan, Study
@@ -286,31 +287,15 @@ class Driver:
     def _end(self, status: RunStatus, error: str) -> None:
         ended_at = time.time()
         if status != "stopped":  # it may go on, and somebody waits for its end
-            error = "; ".join(filter(None, [error, self._report(status, ended_at)]))
+            self._phase("writing the report")
+            state = self.ledger.state.model_copy(update={"status": status, "ended_at": ended_at, "phase": ""})
+            error = "; ".join(filter(None, [error, write_report(self.folder, state, self.plan, self.recorder)]))
         self._phase("sending the last metrics to MLflow")
         problem = self.recorder.close()
         if problem:
             error = "; ".join(filter(None, [error, f"metrics are still in the spool: {problem}"]))
         self.ledger.update(status=status, error=error, ended_at=ended_at, phase="")
         self._write_state(force=True)
-
-    def _report(self, status: RunStatus, ended_at: float) -> str:
-        """Write the run's report and hand it to MLflow. Returns what went wrong: the run is none the worse for it."""
-        self._phase("writing the report")
-        try:
-            from tunery.report import documents  # loads matplotlib, which nothing before this should wait for
-
-            state = self.ledger.state.model_copy(update={"status": status, "ended_at": ended_at, "phase": ""})
-            report = documents.of_run(self.folder, state, self.plan)
-            documents.write(report, self.folder.report)
-            for study in report.studies:
-                self.recorder.report(study, self.folder.report)
-        except NotFoundError as nothing:
-            log.info("no report: %s", nothing)
-        except Exception as error:
-            log.exception("the report was not written")
-            return f"the report was not written: {type(error).__name__}: {error}"
-        return ""
 
     def _phase(self, phase: str) -> None:
         if phase:

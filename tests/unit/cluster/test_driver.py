@@ -68,7 +68,8 @@ def test_a_study_that_failed_before_its_data_was_there_stays_failed(
 def test_the_end_of_a_run_writes_its_report_for_its_folder_and_mlflow(driver: Driver) -> None:
     driver.recorder.study_started(driver.plan, driver.plan.studies[0], DATA)
     driver.ledger = Ledger(driver.ledger.state.model_copy(update={"studies": (FINISHED,)}))
-    assert driver._report("finished", 1.0) == ""
+    driver._end("finished", "")
+    assert (driver.folder.state().status, driver.folder.state().error) == ("finished", "")
     names = {file.name for file in driver.folder.report.iterdir()}
     assert {"report.html", "report.md", "results_summary.csv", "all_results.json"} < names
     (sent,) = (r for r, _ in read_records(driver.folder.spool / RECORDS, 0) if r and r["kind"] == "artifacts")
@@ -78,7 +79,8 @@ def test_the_end_of_a_run_writes_its_report_for_its_folder_and_mlflow(driver: Dr
 
 
 def test_a_run_without_a_result_has_no_report_and_nothing_is_wrong(driver: Driver) -> None:
-    assert driver._report("failed", 1.0) == ""
+    driver._end("failed", "failed: cola")
+    assert driver.folder.state().error == "failed: cola"
     assert not driver.folder.report.exists()
 
 
