@@ -75,6 +75,15 @@ class FourBits(TunerConfig):
         return self.dequantise == "once"
 
 
+class CheckpointConfig(Frozen):
+    """What is kept of a seat to go on from, beside a checkpoint at each evaluation."""
+
+    every_steps: int = Field(0, ge=0, le=1_000_000_000)
+    """Optimiser steps between two further checkpoints; 0: none between evaluations."""
+    keep: int = Field(2, ge=1, le=1000)
+    """Newest checkpoints of a trial that are kept; the best one is kept beside them."""
+
+
 class TrainConfig(Frozen):
     """The training loop of one seat."""
 
@@ -100,3 +109,5 @@ class TrainConfig(Frozen):
     max_new_tokens: int = Field(128, ge=1, le=32_768)
     """Of an answer that an evaluation generates; for tasks that have answers."""
     evaluations_per_epoch: int = Field(1, ge=1, le=1000)
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Changes no result, only how much is trained again after a crash."""

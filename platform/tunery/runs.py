@@ -46,6 +46,11 @@ SEAT_STATE = "seat.safetensors"
 REPORTS = "reports.json"
 """In a checkpoint: every report of the seat so far. The best checkpoint holds the files of the PEFT adapter too."""
 
+COUNTED = "counted.json"
+"""In a checkpoint: what the seat has counted since its last evaluation; one between two of them is no use without."""
+TRAINING_FILES = frozenset({SEAT_STATE, REPORTS, COUNTED})
+"""What a trial goes on from; the other files of a checkpoint are its adapter's."""
+
 LOCK_FD = "TUNERY_LOCK_FD"
 """Environment variable with which a client hands the driver it starts a lock that it already holds: so there is no
 moment in which a started run has no driver, however long the driver takes to import what it needs."""

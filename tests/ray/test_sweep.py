@@ -12,6 +12,7 @@ import pytest
 from mlflow.entities import Metric
 from optuna.trial import TrialState
 
+from storage.checkpoints import CheckpointStore
 from storage.registry import Registry
 from tests.ray.conftest import Begin, Sweep, eventually
 from tunery import tasks
@@ -95,6 +96,43 @@ def test_a_killed_pack_goes_on_from_its_last_checkpoint(begin: Begin) -> None:
     assert log.count("step 12 of 72, epoch 1:") == 1, "what was in a checkpoint was not trained again"
     steps = [metric.step for metric in _history(sweep, "cola/0", "mcc")]
     assert steps == [12, 24, 36, 48, 60, 72], "every evaluation is in MLflow, once"
+
+
+def test_between_evaluations_a_killed_pack_goes_on_from_the_newest_checkpoint_as_if_nothing_had_been(
+    begin: Begin,
+) -> None:
+    long = {"epochs": 2, "batch_size": 4, "checkpoint": {"every_steps": 5, "keep": 3}}
+    alone = {"train": long, "search__trials": 1, "search__space": {}, "resources__seats": 1}
+    undisturbed = begin("undisturbed", **alone)
+    assert undisturbed.run() == 0, undisturbed.folder.driver_log.read_text()
+    sweep = begin(**alone)
+    sweep.start()
+    store = CheckpointStore(sweep.folder.checkpoints("cola", 0))
+
+    def stopped_between_evaluations() -> int | None:
+        """The step of the newest checkpoint, once it is none of an evaluation and the pack has been held there."""
+        if (found := store.newest()) is None or found.step % 48 == 0:
+            return None
+        (held,) = sweep.pack_processes()
+        os.kill(held, signal.SIGSTOP)
+        found = store.newest()
+        if found is not None and found.step % 48:
+            os.kill(held, signal.SIGKILL)
+            return found.step
+        os.kill(held, signal.SIGCONT)
+        return None
+
+    step = eventually(stopped_between_evaluations, "a checkpoint between two evaluations")
+    assert sweep.wait() == 0, sweep.folder.driver_log.read_text()
+    log = sweep.folder.trial_log("cola", 0).read_text()
+    assert re.findall(r"at step (\d+) of 96:", log) == ["0", str(step)], "not from the evaluation before it"
+    kept = sorted(int(folder.name.partition("step")[2]) for folder in store.root.iterdir())
+    assert kept[-3:] == [90, 95, 96]
+    assert len(kept) <= 4, "three, and the best"
+    for metric in ("train_loss", "loss", "mcc"):
+        curves = [[(m.step, m.value) for m in _history(each, "cola/0", metric)] for each in (undisturbed, sweep)]
+        assert [step for step, _ in curves[0]] == [48, 96]
+        assert curves[0] == curves[1], f"{metric}: every digit"
 
 
 def test_a_pack_of_two_workers_goes_on_when_one_is_killed(begin: Begin) -> None:

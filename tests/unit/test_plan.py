@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tuners.config import TrainConfig
+from tuners.config import CheckpointConfig, TrainConfig
 from tunery import tasks
 from tunery.errors import SpecError
 from tunery.plan import Plan, compile_plan, run_id
@@ -55,6 +55,14 @@ class TestTrain:
         assert rte.train.batch_size == defaults["train.batch_size"]
         assert rte.train.epochs == defaults["train.epochs"]
         assert rte.train.clip_norm == TrainConfig().clip_norm
+
+    def test_checkpoints_of_one_task_are_set_apart_from_the_others(self) -> None:
+        given = "overrides: {cola: {train.checkpoint.keep: 7}}\n"
+        for sets in ((), ("train.checkpoint={every_steps: 50}",)):
+            cola, rte = plan_of(given, *sets).studies
+            every = 50 if sets else 0
+            assert cola.train.checkpoint == CheckpointConfig(every_steps=every, keep=7)
+            assert rte.train.checkpoint == CheckpointConfig(every_steps=every, keep=2)
 
     def test_a_value_that_equals_trainconfigs_default_is_given_too(self) -> None:
         own = TrainConfig().batch_size

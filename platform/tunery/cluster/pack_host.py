@@ -1,7 +1,8 @@
 """The Ray Train loop of a pack: runs the engine for whoever the desk has seated.
 
 Between two steps of the engine it visits the desk. At a seat's evaluations it scores, writes a checkpoint (with the
-PEFT adapter when it is the best so far) and reports, in this order: a report that was heard is never lost.
+PEFT adapter when it is the best so far) and reports, in this order: a report that was heard is never lost. Between
+evaluations it writes one every `train.checkpoint.every_steps`.
 
 Of several workers that hold the base together, rank 0 speaks to the desk and writes the files; what the desk has said
 it passes on, so that all do the same between the same two steps.
@@ -60,9 +61,9 @@ from tunery.cluster.messages import (
     SeatOrder,
 )
 from tunery.cluster.orders import PackOrder
-from tunery.cluster.reports import read_reports, write_reports
+from tunery.cluster.reports import Counted, read_reports, write_reports
 from tunery.plan import TrialConfig
-from tunery.runs import REPORTS, SEAT_STATE, RunFolder
+from tunery.runs import COUNTED, REPORTS, SEAT_STATE, RunFolder
 from tunery.tasks import metrics
 from tunery.tasks.prompting import answer_text
 
@@ -83,12 +84,7 @@ class _Seat:
     store: CheckpointStore
     log: Path
     reports: list[Report]
-    loss_sum: float = 0.0
-    steps: int = 0
-    examples: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    """The five above count since the last evaluation."""
+    counted: Counted = field(default_factory=Counted)
     progressed_at: float = 0.0
 
 
@@ -186,16 +182,18 @@ class _Host:
     def _take(self, order: SeatOrder) -> None:
         run = RunFolder(self.order.run)
         name = order.name
+        trial = TrialConfig.model_validate_json(order.trial)
         seat = _Seat(
             order=order,
-            trial=TrialConfig.model_validate_json(order.trial),
+            trial=trial,
             task=order.data.task,
-            store=CheckpointStore(run.checkpoints(name.study, name.number)),
+            store=CheckpointStore(run.checkpoints(name.study, name.number), keep=trial.train.checkpoint.keep),
             log=run.trial_log(name.study, name.number),
             reports=[],
         )
         # What rank 0 has read all go on from; the others need not see the same files at the same time.
-        state, seat.reports = self.group.share(self._restore(seat) if self.speaks else (None, []))
+        found = self._restore(seat) if self.speaks else (None, [], Counted())
+        state, seat.reports, seat.counted = self.group.share(found)
         # What a worker reads may be wrong on that worker alone; a pack takes or refuses a seat on all of them.
         spec, problem = self._read(seat)
         problems = [found for found in self.group.gather(problem) if found]
@@ -251,12 +249,16 @@ class _Host:
             eval_sets={split: TokenTable(path) for split, path in data.evals.items()},
         )
 
-    def _restore(self, seat: _Seat) -> tuple[bytes | None, list[Report]]:
-        """The newest good checkpoint's state and reports."""
+    def _restore(self, seat: _Seat) -> tuple[bytes | None, list[Report], Counted]:
+        """The newest good checkpoint's state, reports, and what was counted since the last of them."""
         checkpoint = seat.store.newest()
         for problem in seat.store.problems:
             self._log(seat, problem)
-        return (checkpoint.read(SEAT_STATE), read_reports(checkpoint.read(REPORTS))) if checkpoint else (None, [])
+        if checkpoint is None:
+            return None, [], Counted()
+        # One of an earlier version has only its reports.
+        counted = Counted.from_bytes(checkpoint.read(COUNTED)) if COUNTED in checkpoint.names else Counted()
+        return checkpoint.read(SEAT_STATE), read_reports(checkpoint.read(REPORTS)), counted
 
     def _drop(self, name: SeatName) -> None:
         if self.seats.pop(name, None) is not None:
@@ -290,22 +292,22 @@ class _Host:
                 self._fail(seat, f"diverged at step {self.pack.progress(text).step}: {outcome.diverged}")
                 continue
             self._count(seat, outcome, seconds)
-            if self.pack.progress(text).evaluation_due:
+            progress, every = self.pack.progress(text), seat.trial.train.checkpoint.every_steps
+            if progress.evaluation_due:
                 due.append(seat)
+            elif every and progress.step % every == 0 and self.speaks:
+                self._checkpoint(seat, progress.step, best=False)
+                self._log(seat, f"checkpoint at step {progress.step} of {progress.steps}")
         if due:
             self._evaluate(due)
 
     def _count(self, seat: _Seat, outcome: StepReport, seconds: float) -> None:
-        seat.loss_sum += outcome.loss
-        seat.steps += 1
-        seat.examples += outcome.examples
-        seat.tokens += outcome.tokens
-        seat.seconds += seconds
+        seat.counted.add(loss=outcome.loss, examples=outcome.examples, tokens=outcome.tokens, seconds=seconds)
         now = time.monotonic()
         if now - seat.progressed_at > PROGRESS_INTERVAL_S:
             seat.progressed_at = now
             progress = self.pack.progress(str(seat.order.name))
-            rate = seat.examples / max(seat.seconds, 1e-9)
+            rate = seat.counted.examples_per_s
             self._say(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, rate))
 
     def _evaluate(self, due: list[_Seat]) -> None:
@@ -313,22 +315,20 @@ class _Host:
         peak = max(self.group.gather(self._peak_memory()))
         for seat in due:
             name = seat.order.name
+            counted, seat.counted = seat.counted, Counted()
             if self.speaks:
-                self._bring(seat, results[str(name)], peak)
-            seat.loss_sum = seat.seconds = 0.0
-            seat.steps = seat.examples = seat.tokens = 0
+                self._bring(seat, self._report(seat, results[str(name)], counted, peak))
             if self.pack.progress(str(name)).finished:
                 self._drop(name)
 
-    def _bring(self, seat: _Seat, results: Mapping[str, Evaluation], peak: int) -> None:
-        """Score, write, then say."""
-        report = self._report(seat, results, peak)
+    def _bring(self, seat: _Seat, report: Report) -> None:
+        """Write, then say."""
         seat.reports.append(report)
         self._checkpoint(seat, report.step, best=report.best)
         self._log(seat, _line(report))
         self._say(Reported(seat.order.name, report))
 
-    def _report(self, seat: _Seat, results: Mapping[str, Evaluation], peak: int) -> Report:
+    def _report(self, seat: _Seat, results: Mapping[str, Evaluation], counted: Counted, peak: int) -> Report:
         progress = self.pack.progress(str(seat.order.name))
         scores = metrics.score(seat.task, {split: self._outcome(seat, split, e) for split, e in results.items()})
         objective = metrics.objective(seat.task, scores)
@@ -348,9 +348,9 @@ class _Host:
                 **scores,
                 "objective": objective,
                 "loss": next(iter(results.values())).loss,
-                "train_loss": seat.loss_sum / max(1, seat.steps),
-                "examples_per_s": seat.examples / max(seat.seconds, 1e-9),
-                "tokens_per_s": seat.tokens / max(seat.seconds, 1e-9),
+                "train_loss": counted.loss,
+                "examples_per_s": counted.examples_per_s,
+                "tokens_per_s": counted.tokens_per_s,
                 "peak_memory_bytes": float(peak),
                 "trainable_parameters": float(progress.trainable),
                 "total_parameters": float(progress.total),
@@ -377,6 +377,7 @@ class _Host:
         files = {
             SEAT_STATE: self.pack.state(name).to_bytes(),
             REPORTS: write_reports(seat.reports),
+            COUNTED: seat.counted.to_bytes(),
         }
         if best:
             with tempfile.TemporaryDirectory() as folder:

@@ -11,14 +11,14 @@ from storage.errors import ChecksumError
 from tunery import __version__
 from tunery.inference.card import AdapterCard, AskingCard, BaseModelCard, ObjectiveCard, Score, SeedsCard
 from tunery.plan import Study
-from tunery.runs import REPORTS, SEAT_STATE, StudyState, TrialState
+from tunery.runs import TRAINING_FILES, StudyState, TrialState
 from tunery.standings import standing_of
 from tunery.tasks.prompting import Form
 
 
 def adapter_files(best: Checkpoint) -> dict[str, bytes]:
     """What a best checkpoint holds beside the training's own state, checked against its hashes. ChecksumError."""
-    files = {name: best.read(name) for name in best.names if name not in (SEAT_STATE, REPORTS)}
+    files = {name: best.read(name) for name in best.names if name not in TRAINING_FILES}
     if not files:
         raise ChecksumError(f"checkpoint {best.folder} is marked as the best, and holds no adapter")
     return files

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 import tuners
-from tuners.config import TrainConfig
+from tuners.config import CheckpointConfig, TrainConfig
 from tunery.spec.explain import explain, suggest
 from tunery.spec.space import KINDS
 from tunery.spec.tree import Path, Tree
@@ -22,6 +22,7 @@ from tunery.spec.types import DataSpec, ModelSpec, PrunerSpec, RerunSpec, Sample
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "train": TrainConfig,
+    "train.checkpoint": CheckpointConfig,
     "search": SearchSpec,
     "search.sampler": SamplerSpec,
     "search.pruner": PrunerSpec,
@@ -29,18 +30,24 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSpec,
     "model": ModelSpec,
 }
+_NO_RESULT = "it changes no result, only what is kept; use `overrides` to set it for one task"
 _NOT_SEARCHED = {
     "train.max_length": "the rows are cut and tokenised once, before the trials",
+    "train.checkpoint": _NO_RESULT,
+    "train.checkpoint.every_steps": _NO_RESULT,
+    "train.checkpoint.keep": _NO_RESULT,
     "tuner.method": "a trial keeps its study's method; use `matrix` to compare methods",
     "tuner.double_quantisation": "a study's trials share one base; use `matrix` to compare bases",
     "tuner.dequantise": "a study's trials share one base, and the results are the same",
     "tuner.quantise": "a study's trials share one base; use `matrix` to compare bases",
     "tuner.kept_mib": "a study's trials share one base, and the results are the same",
 }
+_OVERRIDDEN = ("train", "train.checkpoint", "tuner", "search", "search.sampler", "search.pruner", "data")
 # Where rows come from is the same for a whole sweep; the budget of a study is set as a whole.
 _NOT_OVERRIDDEN = {
     *("search.space", "search.sampler", "search.pruner", "search.rerun_best"),
     *("data.source", "data.root"),
+    "train.checkpoint",
 }
 
 
@@ -76,7 +83,7 @@ def _paths(sections: Iterable[str], methods: Iterable[str]) -> dict[str, FieldIn
 
 def overridable(methods: Iterable[str]) -> tuple[str, ...]:
     """The paths a task may override."""
-    found = _paths(("train", "tuner", "search", "search.sampler", "search.pruner", "data"), methods)
+    found = _paths(_OVERRIDDEN, methods)
     return tuple(path for path in found if path not in _NOT_OVERRIDDEN)
 
 
@@ -174,7 +181,8 @@ def overlay(tree: Mapping[str, Tree], values: Mapping[str, Tree]) -> dict[str, T
         inner = copied
         for section in sections:
             inner = inner.setdefault(section, {})
-        inner[name] = list(value) if isinstance(value, tuple) else value
+        # A section given whole (`train.checkpoint`) must not be the caller's: a path below it may be set next.
+        inner[name] = list(value) if isinstance(value, tuple) else copy.deepcopy(value)
         if path == "tuner.method":
             fields = tuners.config_class(str(value)).model_fields
             copied["tuner"] = {key: kept for key, kept in inner.items() if key in fields}
