@@ -5,6 +5,7 @@
             manifest.json         written last: step, metrics, best, and size and SHA-256 of each file
             <name> ...
         .writing-<random>/        a save or a removal in progress, or what a killed one left
+        set-aside-<random>-000008-step140/    newer than one that the trial was set back to; nobody removes it
 
 One process writes to a store at a time; any number may read.
 """
@@ -26,6 +27,7 @@ from storage.errors import ChecksumError, StorageError
 
 _MANIFEST = "manifest.json"
 _UNFINISHED = ".writing-"
+_ASIDE = "set-aside-"
 _NAME = re.compile(r"(\d+)-step(\d+)")
 
 
@@ -36,6 +38,19 @@ class Checkpoint:
     step: int
     metrics: Mapping[str, float]
     folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """The one in this folder, every file checked. ChecksumError where one is not what was saved."""
+        manifest = _manifest(folder)
+        for name, entry in manifest.files.items():
+            _checked(folder / name, entry)
+        return cls(manifest.step, manifest.metrics, folder)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, in hex: the same for the same content."""
+        return hashlib.sha256((self.folder / _MANIFEST).read_bytes()).hexdigest()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,21 +128,56 @@ class CheckpointStore:
         """The best one, if its hashes hold; otherwise the best before it if that is still there, or None."""
         return self._first_good(best=True)
 
+    def steps(self) -> tuple[int, ...]:
+        """Of those that are there, damaged ones too; the newest save first, each step once."""
+        return tuple(dict.fromkeys(map(_step, self._folders())))
+
+    def at(self, step: int) -> Checkpoint:
+        """The newest save of this step.
+
+        StorageError where there is none, naming those that are; ChecksumError for a damaged one, naming the newest good
+        one of another step.
+        """
+        found = next((folder for folder in self._folders() if _step(folder) == step), None)
+        if found is None:
+            known = ", ".join(map(str, sorted(self.steps()))) or "none"
+            raise StorageError(f"no checkpoint of step {step} in {self.root}; there are: {known}")
+        try:
+            return Checkpoint.open(found)
+        except ChecksumError as error:
+            good = next((other for other in self.steps() if other != step and self._is_good(other)), None)
+            hint = f"the newest good one is of step {good}" if good is not None else "no other one is good"
+            raise ChecksumError(f"{error}; {hint}") from error
+
+    def _is_good(self, step: int) -> bool:
+        try:
+            Checkpoint.open(next(folder for folder in self._folders() if _step(folder) == step))
+        except ChecksumError:
+            return False
+        return True
+
+    def set_back(self, to: Checkpoint) -> tuple[Path, ...]:
+        """Make one that is here the newest: those saved after it are set aside, where they stay. Where they lie now."""
+        folders = self._folders()
+        assert to.folder.resolve() in [folder.resolve() for folder in folders], to.folder
+        moved = []
+        for folder in folders:  # the newest first: one that is killed meanwhile leaves a store that goes on somewhere
+            if folder.resolve() == to.folder.resolve():
+                break
+            moved.append(folder.rename(self.root / f"{_ASIDE}{uuid.uuid4().hex[:8]}-{folder.name}"))
+        _sync(self.root)
+        return tuple(moved)
+
     def _first_good(self, *, best: bool) -> Checkpoint | None:
         while True:
             folders = self._folders()
             for folder in folders:
                 try:
-                    manifest = _manifest(folder)
-                    if best and not manifest.best:
-                        continue
-                    for name, entry in manifest.files.items():
-                        _checked(folder / name, entry)
+                    if not best or _manifest(folder).best:
+                        return Checkpoint.open(folder)
                 except ChecksumError as error:
                     if folder.is_dir():
                         self._pass_over(folder, str(error))
-                    continue
-                return Checkpoint(manifest.step, manifest.metrics, folder)
             # A writer that saves meanwhile removes old ones: what vanished has a successor, so look again.
             if all(folder.is_dir() for folder in folders):
                 return None
@@ -178,6 +228,10 @@ class CheckpointStore:
         if folder not in self._damaged:
             self._damaged.add(folder)
             self.problems.append(problem)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rpartition("step")[2])
 
 
 def _write(path: Path, content: bytes) -> dict[str, int | str]:

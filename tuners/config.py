@@ -25,6 +25,9 @@ class TunerConfig(Frozen):
     train_defaults: ClassVar[Mapping[str, float]] = {}
     """Fields of `train` that a spec leaves out: what suits this method better than the usual."""
 
+    weightless: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say nothing of what the trained weights are: a trial may begin with weights trained under others."""
+
     @property
     def quantisation(self) -> Quantisation:
         """How the frozen base is kept; seats share a pack only where it is the same."""

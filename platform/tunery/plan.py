@@ -90,6 +90,15 @@ class Estimate(Frozen):
     """Adapter and head of the largest rank with gradients and AdamW's state, a seat; activations not included."""
 
 
+class Begin(Frozen):
+    """A checkpoint that all trials begin with."""
+
+    checkpoint: str
+    """Where it was found: RUN/STUDY/TRIAL@STEP, or a folder. The run has a copy."""
+    digest: str
+    """Of its content."""
+
+
 class Plan(Frozen):
     """What will be run. `Plan.model_validate_json(plan.model_dump_json()) == plan`."""
 
@@ -98,6 +107,7 @@ class Plan(Frozen):
     studies: tuple[Study, ...]
     estimates: tuple[Estimate, ...]
     """One a study, in the same order."""
+    begin: Begin | None = None
 
     @property
     def trials(self) -> int:

@@ -1,6 +1,6 @@
 """A run as it lies on disk: the plan it came from and the state it is in.
 
-    TUNERY_HOME/runs/<run_id>/
+    TUNERY_HOME/runs/<run_id>/          run_id: NAME-DIGEST; of a spec that was started over, NAME-DIGEST.2 and so on
         plan.json            the compiled plan, written once by the client
         profile              name of the profile it was first started with, and keeps
         state.json           RunState, replaced whole by the driver at every change worth showing
@@ -10,6 +10,7 @@
         stop                 its presence asks the driver to stop
         logs/driver.log      what the driver and Ray print;  logs/<study>/<number>.log  one trial
         tune/<study>/        Ray Tune's experiment, a folder a trial; a restart reads Optuna's database instead
+        begin/               a copy of the checkpoint that the trials begin with, where they begin with one
         checkpoints/<study>/<number>/
         adapters/<study>/<number>/
         spool/               every tracking entry, shipped to MLflow or not: the run's own record
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,7 +49,9 @@ REPORTS = "reports.json"
 
 COUNTED = "counted.json"
 """In a checkpoint: what the seat has counted since its last evaluation; one between two of them is no use without."""
-TRAINING_FILES = frozenset({SEAT_STATE, REPORTS, COUNTED})
+OF = "of.json"
+"""In a checkpoint: what it is of (`tunery.begin.Origin`)."""
+TRAINING_FILES = frozenset({SEAT_STATE, REPORTS, COUNTED, OF})
 """What a trial goes on from; the other files of a checkpoint are its adapter's."""
 
 LOCK_FD = "TUNERY_LOCK_FD"
@@ -147,7 +150,7 @@ class RunFolder:
     @property
     def name(self) -> str:
         """The run's name, as its spec has it."""
-        return self.run_id.rpartition("-")[0]
+        return name_of(self.run_id)
 
     @property
     def plan_file(self) -> Path:
@@ -172,6 +175,10 @@ class RunFolder:
     @property
     def driver_log(self) -> Path:
         return self.root / "logs" / "driver.log"
+
+    @property
+    def begin(self) -> Path:
+        return self.root / "begin"
 
     def trial_log(self, study: str, number: int) -> Path:
         return self.root / "logs" / study / f"{number}.log"
@@ -292,6 +299,22 @@ def _try_lock(handle: IO[str], kind: int) -> bool:
     return True
 
 
+def name_of(run_id: str) -> str:
+    """The spec's name."""
+    return run_id.rpartition("-")[0]
+
+
+def first_of(run_id: str) -> str:
+    """The id that the first run of this one's spec has."""
+    return name_of(run_id) + "-" + run_id.rpartition("-")[2].partition(".")[0]
+
+
+def generation(run_id: str) -> int:
+    """How often its spec had been started then, this time included."""
+    number = run_id.rpartition("-")[2].partition(".")[2]
+    return int(number) if number.isdecimal() else 1
+
+
 def run_folders(runs: Path) -> tuple[RunFolder, ...]:
     """All runs of a home (`Home.runs`), the newest first."""
     plans = sorted(runs.glob("*/plan.json"), key=lambda plan: (-plan.stat().st_mtime, plan.parent.name))
@@ -299,16 +322,22 @@ def run_folders(runs: Path) -> tuple[RunFolder, ...]:
 
 
 def named_run(runs: Path, text: str) -> RunFolder | None:
-    """The run with this id, or this name where only one has it."""
-    named = [folder for folder in run_folders(runs) if text in (folder.run_id, folder.name)]
+    """The run with this id, or the newest one of this name where only one spec has it."""
+    folders = run_folders(runs)
+    named = [folder for folder in folders if folder.run_id == text] or _newest(f for f in folders if f.name == text)
     return named[0] if len(named) == 1 else None
 
 
 def find_run(runs: Path, text: str) -> RunFolder:
-    """The run with this id, name or beginning of an id. NotFoundError; InputError where several fit."""
+    """The run with this id, name or beginning of an id; of a spec that was started over, the newest.
+
+    NotFoundError; InputError where several fit.
+    """
+    if (named := named_run(runs, text)) is not None:
+        return named
     folders = run_folders(runs)
-    found = [folder for folder in folders if text in (folder.run_id, folder.name)]
-    found = found or [folder for folder in folders if text and folder.run_id.startswith(text)]
+    found = _newest(folder for folder in folders if folder.name == text)
+    found = found or _newest(folder for folder in folders if text and folder.run_id.startswith(text))
     if len(found) == 1:
         return found[0]
     if found:
@@ -316,6 +345,14 @@ def find_run(runs: Path, text: str) -> RunFolder:
     known = f"; `platform ls` lists the {len(folders)} there are" if folders else "; there are no runs yet"
     close = get_close_matches(text, [name for folder in folders for name in (folder.run_id, folder.name)], n=1)
     raise NotFoundError(f"no run {text!r}{f'; did you mean {close[0]!r}?' if close else known}")
+
+
+def _newest(folders: Iterable[RunFolder]) -> list[RunFolder]:
+    """Of the runs of each spec."""
+    found: dict[str, RunFolder] = {}
+    for folder in sorted(folders, key=lambda folder: generation(folder.run_id)):
+        found[first_of(folder.run_id)] = folder
+    return list(found.values())
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +149,11 @@ class Seat:
         """Go on from a state. Raises SeatError for one of another shape."""
         mine = [[segment.name, list(segment.shape)] for segment in self.row.segments]
         if state.meta["segments"] != mine:
-            raise SeatError(f"the state given for seat {self.spec.name!r} is another configuration's")
+            difference = _difference(dict(state.meta["segments"]), {s.name: s.shape for s in self.row.segments})
+            raise SeatError(
+                f"the state given for seat {self.spec.name!r} is another configuration's: "
+                f"{difference or 'its parts are in another order'}"
+            )
         for name in ("theta", "m", "v"):
             getattr(self.row, name)[: self.row.size].copy_(state.tensors[name])
         self.row.step = int(state.meta["step"])
@@ -166,6 +170,17 @@ class Seat:
             return "" if fits.all() else f"an example of {lengths[~fits][0]} tokens has no prompt or no answer"
         fits = (labels_N >= 0) & (labels_N < self.spec.head.outputs) & (labels_N == np.floor(labels_N))
         return "" if fits.all() else f"label {labels_N[~fits][0]:g} is none of the {self.spec.head.outputs} classes"
+
+
+def _difference(given: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]]) -> str:
+    """The first part whose shape is not the wanted one."""
+
+    def size(shape: Sequence[int] | None) -> str:
+        return "missing" if shape is None else " x ".join(map(str, shape))
+
+    names = sorted(given.keys() | wanted.keys())
+    sizes = ((name, size(given.get(name)), size(wanted.get(name))) for name in names)
+    return next((f"{name} is {there} in it, here {here}" for name, there, here in sizes if there != here), "")
 
 
 def _check(spec: SeatSpec, base: Base) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -27,6 +28,12 @@ class SeatState:
         """safetensors, with `meta` in its header."""
         data: bytes = save(self.tensors, metadata={"seat": json.dumps(self.meta, sort_keys=True)})
         return data
+
+    def begun_anew(self) -> SeatState:
+        """Its weights in a seat that has made no step: without AdamW's moments."""
+        zeros = {name: torch.zeros_like(self.tensors[name]) for name in ("m", "v")}
+        none = dict.fromkeys(("step", "evaluated_at", "zero_steps", "constant_steps"), 0)
+        return SeatState(self.tensors | zeros, self.meta | none)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SeatState:

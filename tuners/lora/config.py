@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -48,6 +48,8 @@ class Config(TunerConfig):
     """lora_only: train the biases of the layers with an adapter too."""
     use_dora: Annotated[bool, AfterValidator(_no_dora)] = False
     """Refused: it cannot be packed."""
+
+    weightless: ClassVar[frozenset[str]] = frozenset({"dropout"})
 
     @property
     def scale(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tuners.config import FourBits
 from tuners.lora.config import Config as LoraConfig
@@ -12,3 +12,5 @@ class Config(FourBits, LoraConfig):
     """LoRA's fields; the base's linear layers are quantised, the head is not."""
 
     method: Literal["qlora"] = "qlora"  # type: ignore[assignment]
+
+    weightless: ClassVar[frozenset[str]] = LoraConfig.weightless | {"dequantise"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ class Config(FourBits):
     """False: keep the base as it is, for one that fits."""
     kept_mib: int = Field(1024, ge=0)
     """Of the base's states that a pack keeps, in MiB: the base does not run on such an example again."""
+
+    weightless: ClassVar[frozenset[str]] = frozenset({"dequantise", "kept_mib"})
 
     @property
     def quantisation(self) -> Quantisation:

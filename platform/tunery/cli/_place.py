@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tunery.home import Home
 
 if TYPE_CHECKING:
+    from tunery.begin import Found
     from tunery.client import Client
     from tunery.profile import Profile
 
@@ -19,3 +20,13 @@ def here(profile: str | None = None) -> tuple[Profile, Client]:
     home = Home.from_environment()
     place = load_profile(profile, home)
     return place, client_for(place, home)
+
+
+def found(client: Client, name: str, *, of: str = "") -> Found:
+    """The checkpoint that a user has named; newer ones that are damaged are told."""
+    from tunery.cli.output import note
+
+    checkpoint = client.checkpoint(name, of=of)
+    for problem in checkpoint.passed_over:
+        note(f"passed over: {problem}")
+    return checkpoint

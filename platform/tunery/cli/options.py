@@ -45,6 +45,19 @@ OfflineOption = Annotated[
         show_default=False,
     ),
 ]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Start over, in a new run beside the one that is there, which stays as it is.")
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="CHECKPOINT",
+        # Escaped, or rich takes the brackets for its own.
+        help=r"RUN\[/STUDY]/TRIAL\[@STEP], or a checkpoint's folder; without a step the newest good one.",
+        show_default=False,
+    ),
+]
 OutputOption = Annotated[
     Format,
     typer.Option("--output", "-o", help="json: one JSON document on stdout and nothing else there.", show_default=True),

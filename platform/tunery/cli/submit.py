@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunery.cli import extras
-from tunery.cli._place import here
-from tunery.cli.options import OfflineOption, OutputOption, ProfileOption, SetOption, SpecArgument, spec_command
+from tunery.cli._place import found, here
+from tunery.cli.options import (
+    FreshOption,
+    FromOption,
+    OfflineOption,
+    OutputOption,
+    ProfileOption,
+    SetOption,
+    SpecArgument,
+    spec_command,
+)
 from tunery.cli.output import Format, Panel, emit, note
 
 if TYPE_CHECKING:
@@ -24,6 +33,8 @@ def command(
     set_: SetOption = None,
     profile: ProfileOption = None,
     offline: OfflineOption = False,
+    fresh: FreshOption = False,
+    from_: FromOption = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start the run and return at once.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -31,11 +42,14 @@ def command(
 
     Shows the run until it has ended; Ctrl-C asks whether to stop it or to let it go on. Submitting the same spec again
     finds its run: it is watched if it is under way, goes on if it was interrupted, and is shown if it has finished.
+    --fresh starts it over in a new run. With --from all trials begin with a checkpoint's weights, and one of the
+    checkpoint's own configuration goes on at its step.
 
     With --offline it uses only what `platform fetch` has brought, also when it goes on later.
 
-    Exit codes: 0 finished, 2 a mistake in the spec, 3 offline and not fetched, 4 a run of that name has another
-    content, 5 failed, 6 MLflow does not answer, 130 stopped or detached with Ctrl-C.
+    Exit codes: 0 finished, 2 a mistake in the spec or a checkpoint that does not fit, 3 no such checkpoint, or offline
+    and not fetched, 4 a run of that name has another content or one of this spec is under way, 5 failed, 6 MLflow does
+    not answer, 130 stopped or detached with Ctrl-C.
     """
     from tunery import fetching
     from tunery.cli._watch import conclude, watch
@@ -48,23 +62,25 @@ def command(
     _check(plan, place)
     if offline:
         fetching.require(plan, spec_command("fetch", spec, set_, profile))
-    note(_in_a_line(plan, place))
-    handle = client.send(plan, offline=offline)
+    begin = found(client, from_) if from_ else None
+    handle = client.send(plan, offline=offline, fresh=fresh, begin=begin)
     run = handle.run_id
+    note(_in_a_line(run, plan, place))
     match handle.outcome:
         case "started":
-            pass
+            if begin is not None:
+                note(f"trials begin with the weights of {begin.name}")
         case "attached":
             note("this spec's run is under way already: showing it")
         case "resumed":
             note("this spec's run was interrupted: it goes on where it was")
         case "finished":
-            note("this spec's run has finished before: nothing was started")
+            note("this spec's run has finished before: nothing was started; --fresh starts it over")
             conclude(client, client.state(run), output)
         case "ended":
             state = client.state(run)
             note(f"this spec's run has {'failed' if state.status == 'failed' else 'been stopped'} before: "
-                 f"nothing was started, `platform resume {run}` lets it go on")  # fmt: skip
+                 f"nothing was started, `platform resume {run}` lets it go on, --fresh starts it over")  # fmt: skip
             conclude(client, state, output)
     if not detach:
         watch(client, run, output)
@@ -84,11 +100,11 @@ def _check(plan: Plan, place: Profile) -> None:
         check_server(place.tracking_uri)
 
 
-def _in_a_line(plan: Plan, place: Profile) -> str:
+def _in_a_line(run: str, plan: Plan, place: Profile) -> str:
     from tunery.report.words import count
 
     trials = plan.trials
     models = ", ".join(dict.fromkeys(study.model.id for study in plan.studies))
     methods = ", ".join(dict.fromkeys(study.tuner.method for study in plan.studies))
     studies = count(len(plan.studies), "study")
-    return f"{plan.run_id}: {studies}, {count(trials, 'trial')} of {methods} on {models}; profile {place.name}"
+    return f"{run}: {studies}, {count(trials, 'trial')} of {methods} on {models}; profile {place.name}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
+from tunery.begin import Found
 from tunery.errors import ProfileError
 from tunery.home import Home
 from tunery.plan import Plan
@@ -39,10 +40,13 @@ class JobHandle:
 class Client(Protocol):
     """A place where plans run. `run` is always a run's id; `find` makes one out of what a user typed."""
 
-    def send(self, plan: Plan, *, offline: bool = False) -> JobHandle:
+    def send(self, plan: Plan, *, offline: bool = False, fresh: bool = False, begin: Found | None = None) -> JobHandle:
         """Start the plan's run, or find the one there is, and return at once. `offline`: it is to ask no hub.
 
-        ConflictError where a run of that name has another content; the message shows the difference.
+        `fresh`: start another one, with an id of its own, and leave those that are there alone. `begin`: a checkpoint
+        that all trials begin with; a run that began with the same one is found. ConflictError where a run of that name
+        has another content (the message shows the difference), or one of the plan's is under way and another would
+        start; InputError where the checkpoint does not fit.
         """
 
     def find(self, text: str) -> str:
@@ -63,8 +67,18 @@ class Client(Protocol):
     def watch(self, run: str) -> Iterator[RunState]:
         """The state, again and again in short intervals, until the run has ended; the last one is the end."""
 
-    def resume(self, run: str) -> JobHandle:
-        """Let a run that was stopped, interrupted or has failed go on."""
+    def resume(self, run: str, *, fresh: bool = False, begin: Found | None = None) -> JobHandle:
+        """Let a run that was stopped, interrupted or has failed go on.
+
+        `fresh`: start its plan over, as `send` does. `begin`, of one of its own trials that has not ended: that trial
+        goes on from there, and its newer checkpoints are set aside; together with `fresh`: as in `send`.
+        """
+
+    def checkpoint(self, text: str, *, of: str = "") -> Found:
+        """The checkpoint RUN[/STUDY]/TRIAL[@STEP], or the one in a folder; `of`: the run, where the name may lack it.
+
+        NotFoundError where there is none, InputError where it is damaged.
+        """
 
     def stop(self, run: str, *, grace_s: float = STOP_GRACE_S) -> RunState:
         """Ask the run to stop and wait until it has. After `grace_s` its processes are ended. RunError if they stay."""

@@ -19,12 +19,26 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from storage.checkpoints import CheckpointStore
+from tunery.begin import Found, begun_with
 from tunery.client import STOP_GRACE_S, JobHandle
 from tunery.client._changes import describe, differences
+from tunery.client._checkpoints import copy_in, find_checkpoint
 from tunery.errors import ConflictError, InputError, NotFoundError, RunError
 from tunery.home import Home
 from tunery.plan import Plan
-from tunery.runs import ENDED, LOCK_FD, RunFolder, RunState, find_run, run_folders, write_whole
+from tunery.runs import (
+    ENDED,
+    LOCK_FD,
+    RunFolder,
+    RunState,
+    find_run,
+    first_of,
+    generation,
+    name_of,
+    run_folders,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from tunery.client import Client
@@ -32,6 +46,7 @@ if TYPE_CHECKING:
 
 # -P: a stray `random.py` in the folder where the command is given must not be imported by the driver.
 DRIVER = (sys.executable, "-P", "-m", "tunery.cluster.driver")
+_PROFILE = "profile"
 POLL_S = 0.25
 """Between two looks at a run's folder."""
 TERMINATE_GRACE_S = 15.0
@@ -51,21 +66,77 @@ class LocalClient:
         self._command = tuple(driver_command or DRIVER)
         self._profile = profile
 
-    def send(self, plan: Plan, *, offline: bool = False) -> JobHandle:
-        folder = RunFolder(self._home.runs / plan.run_id)
+    def send(self, plan: Plan, *, offline: bool = False, fresh: bool = False, begin: Found | None = None) -> JobHandle:
+        plan = begun_with(plan, begin) if begin else plan
         with self._launching():
             self._refuse_another_content(plan)
+            wanted = plan.begin.digest if plan.begin else ""
+            same = [folder for folder in self._runs_of(plan) if _began_with(folder) == wanted]
+            if not same or fresh:
+                return self._start(plan, begin, profile=self._profile, offline=offline)
             if offline:
-                write_whole(folder.offline_file, b"")
-            if not folder.plan_file.exists():
-                write_whole(folder.plan_file, plan.model_dump_json(indent=1).encode())
-                self._start_driver(folder)
-                return JobHandle(plan.run_id, "started")
-            return self._go_on(folder, also_ended=False)
+                write_whole(same[0].offline_file, b"")
+            return self._go_on(same[0], also_ended=False)
 
-    def resume(self, run: str) -> JobHandle:
+    def resume(self, run: str, *, fresh: bool = False, begin: Found | None = None) -> JobHandle:
+        folder = self.folder(run)
+        if fresh:
+            plan = self.plan(run)
+            if begin is not None:
+                plan = begun_with(plan, begin)
+            elif plan.begin is not None:
+                begin = copy_in(folder, plan.begin.checkpoint)
+            with self._launching():
+                profile = self._kept_profile(folder) or self._profile
+                return self._start(plan, begin, profile=profile, offline=folder.offline_file.exists())
         with self._launching():
-            return self._go_on(self.folder(run), also_ended=True)
+            if begin is not None:
+                self._set_back(folder, begin)
+            return self._go_on(folder, also_ended=True)
+
+    def checkpoint(self, text: str, *, of: str = "") -> Found:
+        return find_checkpoint(text, self._home.runs, of=of)
+
+    def _runs_of(self, plan: Plan) -> list[RunFolder]:
+        """All runs of a plan's spec, the newest first."""
+        mine = [each for each in run_folders(self._home.runs) if first_of(each.run_id) == first_of(plan.run_id)]
+        return sorted(mine, key=lambda folder: -generation(folder.run_id))
+
+    def _start(self, plan: Plan, begin: Found | None, *, profile: str | None, offline: bool) -> JobHandle:
+        """A new run, beside those of the same spec that are there."""
+        others = self._runs_of(plan)
+        if busy := next((folder.run_id for folder in others if folder.driven()), None):
+            raise ConflictError(
+                f"run {busy} of the same spec is under way; nothing was started: "
+                f"stop it first (platform stop {busy}), or give the new one another name (--set name=...)"
+            )
+        first = first_of(plan.run_id)
+        run = f"{first}.{generation(others[0].run_id) + 1}" if others else first
+        folder = RunFolder(self._home.runs / run)
+        if begin is not None:
+            # A copy: what the run begins with must be there as long as the run, whatever becomes of the other one.
+            files = {name: begin.checkpoint.read(name) for name in begin.checkpoint.names}
+            CheckpointStore(folder.begin).save(begin.checkpoint.step, files, metrics={}, best=False)
+        if offline:
+            write_whole(folder.offline_file, b"")
+        # The plan last: a folder without one is no run.
+        write_whole(folder.plan_file, plan.model_copy(update={"run_id": run}).model_dump_json(indent=1).encode())
+        self._start_driver(folder, profile=profile)
+        return JobHandle(run, "started")
+
+    def _set_back(self, folder: RunFolder, begin: Found) -> None:
+        run, place = folder.run_id, f"{begin.study}/{begin.trial}"
+        over = f"`platform resume {run} --fresh --from {begin.name}` starts the run over from it"
+        if begin.run != run:
+            raise InputError(f"{begin.name} is no checkpoint of run {run}, whose trials go on from their own; {over}")
+        if folder.driven():
+            raise ConflictError(f"run {run} is under way: stop it first (platform stop {run})")
+        trials = {trial.number: trial for each in self.state(run).studies if each.name == begin.study
+                  for trial in each.trials}  # fmt: skip
+        status = trials[begin.trial].status if begin.trial in trials else "unknown"
+        if status not in ("waiting", "running", "stopped"):
+            raise ConflictError(f"trial {place} of run {run} is {status} and its study has counted it; {over}")
+        CheckpointStore(folder.checkpoints(begin.study, begin.trial)).set_back(begin.checkpoint)
 
     def _go_on(self, folder: RunFolder, *, also_ended: bool) -> JobHandle:
         # First the driver, then the state: it may end between the two, and its last state must be seen then.
@@ -86,7 +157,7 @@ class LocalClient:
         return tuple(folder.current(name=folder.name) for folder in run_folders(self._home.runs))
 
     def state(self, run: str) -> RunState:
-        return self.folder(run).current(name=_name(run))
+        return self.folder(run).current(name=name_of(run))
 
     def plan(self, run: str) -> Plan:
         file = self.folder(run).plan_file
@@ -157,11 +228,11 @@ class LocalClient:
 
     def _refuse_another_content(self, plan: Plan) -> None:
         for folder in run_folders(self._home.runs):
-            if _name(folder.run_id) != _name(plan.run_id) or folder.run_id == plan.run_id:
+            if name_of(folder.run_id) != name_of(plan.run_id) or first_of(folder.run_id) == first_of(plan.run_id):
                 continue
             found = differences(_spec(folder.plan_file.read_bytes()), plan.spec.normal_form())
             shown = describe(found) or "  (its values are the same: another version of tunery has planned it)"
-            name = _name(plan.run_id)
+            name = name_of(plan.run_id)
             raise ConflictError(
                 f"there is a run named {name!r} already, with another content; nothing was started\n"
                 f"{shown}\n"
@@ -169,9 +240,9 @@ class LocalClient:
                 f"to run the new ones, give them another name: --set name={name}-2"
             )
 
-    def _start_driver(self, folder: RunFolder, *, again: RunState | None = None) -> None:
+    def _start_driver(self, folder: RunFolder, *, again: RunState | None = None, profile: str | None = None) -> None:
         folder.driver_log.parent.mkdir(parents=True, exist_ok=True)
-        command = [*self._command, str(folder.root), *self._profile_of(folder)]
+        command = [*self._command, str(folder.root), *self._profile_of(folder, profile or self._profile)]
         command += ["--offline"] if folder.offline_file.exists() else []
         with folder.take_lock() as lock, folder.driver_log.open("ab") as log:
             folder.stop_file.unlink(missing_ok=True)
@@ -191,18 +262,22 @@ class LocalClient:
             )
             folder.note_driver(lock, process.pid)
 
-    def _profile_of(self, folder: RunFolder) -> list[str]:
+    def _profile_of(self, folder: RunFolder, profile: str | None) -> list[str]:
         # A run's ledgers lie where its first start has begun them: that profile is its own from then on.
-        kept = folder.root / "profile"
-        if not kept.exists():
-            if self._profile is None:
-                return []
-            write_whole(kept, self._profile.encode())
-        return ["--profile", kept.read_text()]
+        kept = self._kept_profile(folder)
+        if kept is None and profile is not None:
+            write_whole(folder.root / _PROFILE, profile.encode())
+        name = kept or profile
+        return ["--profile", name] if name else []
+
+    def _kept_profile(self, folder: RunFolder) -> str | None:
+        kept = folder.root / _PROFILE
+        return kept.read_text() if kept.exists() else None
 
 
-def _name(run: str) -> str:
-    return run.rpartition("-")[0]
+def _began_with(folder: RunFolder) -> str:
+    """Digest of the checkpoint that its trials began with; '' where they began with none."""
+    return str((json.loads(folder.plan_file.read_bytes()).get("begin") or {}).get("digest", ""))
 
 
 def _spec(plan: bytes) -> dict[str, object]:

@@ -53,6 +53,8 @@ class PackOrder:
     desk: RemoteDesk
     our_ray: bool
     """Ray is of this run, and ends with it."""
+    begin: str = ""
+    """Name of the checkpoint that the run's trials begin with, of which the run's folder has a copy; '': none."""
     halvings: int = 0
     """Of the tokens of a forward: how often the pack has run out of memory."""
 

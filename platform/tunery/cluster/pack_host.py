@@ -48,6 +48,8 @@ from tuners.engine import (
 )
 from tuners.errors import NoRoomError, TunerError
 from tunery import tasks
+from tunery.begin import Origin
+from tunery.cluster.beginning import Beginning, beginning, origin
 from tunery.cluster.messages import (
     Declined,
     Failed,
@@ -61,9 +63,9 @@ from tunery.cluster.messages import (
     SeatOrder,
 )
 from tunery.cluster.orders import PackOrder
-from tunery.cluster.reports import Counted, read_reports, write_reports
+from tunery.cluster.reports import Counted, write_reports
 from tunery.plan import TrialConfig
-from tunery.runs import COUNTED, REPORTS, SEAT_STATE, RunFolder
+from tunery.runs import COUNTED, OF, REPORTS, SEAT_STATE, RunFolder
 from tunery.tasks import metrics
 from tunery.tasks.prompting import answer_text
 
@@ -82,6 +84,7 @@ class _Seat:
     trial: TrialConfig
     task: tasks.Task
     store: CheckpointStore
+    origin: Origin
     log: Path
     reports: list[Report]
     counted: Counted = field(default_factory=Counted)
@@ -188,20 +191,26 @@ class _Host:
             trial=trial,
             task=order.data.task,
             store=CheckpointStore(run.checkpoints(name.study, name.number), keep=trial.train.checkpoint.keep),
+            origin=origin(order, trial, self.order, self.order.run),
             log=run.trial_log(name.study, name.number),
             reports=[],
         )
         # What rank 0 has read all go on from; the others need not see the same files at the same time.
-        found = self._restore(seat) if self.speaks else (None, [], Counted())
-        state, seat.reports, seat.counted = self.group.share(found)
+        begun = Beginning()
+        if self.speaks:
+            begun = beginning(seat.store, run, seat.origin, begin=self.order.begin)
+            for line in begun.told:
+                self._log(seat, line)
+        begun = self.group.share(begun)
+        seat.reports, seat.counted = begun.reports, begun.counted
         # What a worker reads may be wrong on that worker alone; a pack takes or refuses a seat on all of them.
         spec, problem = self._read(seat)
-        problems = [found for found in self.group.gather(problem) if found]
+        problems = [found for found in self.group.gather(begun.problem or problem) if found]
         if spec is None or problems:
             self._fail(seat, problems[0])
             return
         try:
-            self.pack.join(spec, SeatState.from_bytes(state) if state is not None else None)
+            self.pack.join(spec, SeatState.from_bytes(begun.state) if begun.state is not None else None)
         except NoRoomError as error:
             if self.seats:
                 self._log(seat, f"waits: {error}")
@@ -221,7 +230,10 @@ class _Host:
             seat, f"{self.order.pack} is foreseen to take {self.pack.footprint.peak:,} bytes, of {self._memory():,}"
         )
         self._say(Seated(name, progress.step, _now_ms()), *(Reported(name, report) for report in seat.reports))
-        if progress.finished:
+        if progress.finished and not seat.reports:
+            done = f"checkpoint {self.order.begin} has made all {progress.steps} steps of this configuration"
+            self._fail(seat, f"{done}: nothing is left to train; with more epochs a trial begins with its weights")
+        elif progress.finished:
             self._drop(name)  # it had finished, and only its end was not heard
 
     def _memory(self) -> int:
@@ -248,17 +260,6 @@ class _Host:
             train_set=TokenTable(data.train),
             eval_sets={split: TokenTable(path) for split, path in data.evals.items()},
         )
-
-    def _restore(self, seat: _Seat) -> tuple[bytes | None, list[Report], Counted]:
-        """The newest good checkpoint's state, reports, and what was counted since the last of them."""
-        checkpoint = seat.store.newest()
-        for problem in seat.store.problems:
-            self._log(seat, problem)
-        if checkpoint is None:
-            return None, [], Counted()
-        # One of an earlier version has only its reports.
-        counted = Counted.from_bytes(checkpoint.read(COUNTED)) if COUNTED in checkpoint.names else Counted()
-        return checkpoint.read(SEAT_STATE), read_reports(checkpoint.read(REPORTS)), counted
 
     def _drop(self, name: SeatName) -> None:
         if self.seats.pop(name, None) is not None:
@@ -378,6 +379,7 @@ class _Host:
             SEAT_STATE: self.pack.state(name).to_bytes(),
             REPORTS: write_reports(seat.reports),
             COUNTED: seat.counted.to_bytes(),
+            OF: seat.origin.to_bytes(),
         }
         if best:
             with tempfile.TemporaryDirectory() as folder:

@@ -78,6 +78,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
                 run=run,
                 desk=desk,
                 our_ray=not profile.ray,
+                begin=plan.begin.checkpoint if plan.begin else "",
             ),
             placement.share,
         )

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from storage.checkpoints import CheckpointStore
 from tests.unit.client.fakes import FAKE_DRIVER, SPEC, the_run, wait_for
+from tests.unit.test_begin import origin_of_plan
 from tunery.cli.app import run
+from tunery.client.local import LocalClient
 from tunery.home import Home
-from tunery.runs import run_folders
+from tunery.runs import OF, run_folders
 
 SUBMIT = """
 import sys
@@ -118,6 +121,51 @@ def test_another_content_under_the_name_is_refused(home: Home, spec: Path, capsy
     assert run(["submit", str(spec), "--set", "tuner.rank=8"]) == 4
     assert "tuner.rank: 4 -> 8" in capsys.readouterr().err
     assert len(run_folders(home.runs)) == 1
+
+
+def test_a_spec_starts_over_beside_its_finished_run(
+    home: Home, spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", "finishes")
+    assert run(["submit", str(spec)]) == 0
+    first = the_run(home)
+    assert run(["submit", str(spec), "--fresh", "-o", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out[out.rindex('{\n  "run_id"') :])["run_id"] == f"{first.run_id}.2"
+    assert f"{first.run_id}.2: 1 study" in err
+    assert run(["resume", first.run_id, "--fresh"]) == 0
+    assert f"run {first.run_id}.3 starts; {first.run_id} stays as it is" in capsys.readouterr().err
+    assert run(["resume", "small"]) == 0
+    assert "there is nothing to go on with; --fresh starts it over" in capsys.readouterr().err
+    assert len((first.root / "starts").read_text().splitlines()) == 1
+
+
+def test_trials_begin_with_a_checkpoint_that_is_named(
+    home: Home, spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", "finishes")
+    assert run(["submit", str(spec)]) == 0
+    first = the_run(home)
+    plan = LocalClient(home).plan(first.run_id)
+    store = CheckpointStore(first.checkpoints("cola", 0), keep=9)
+    for step in (10, 20):
+        store.save(step, {"seat": b"seat", OF: origin_of_plan(plan).to_bytes()}, metrics={}, best=False)
+    (store.at(20).folder / "seat").write_bytes(b"bent")
+    capsys.readouterr()
+    assert run(["submit", str(spec), "--from", "small/0"]) == 0
+    err = capsys.readouterr().err
+    assert "passed over: " in err
+    assert f"trials begin with the weights of {first.run_id}/cola/0@10" in err
+    assert run(["submit", str(spec), "--from", "small/0@15"]) == 3
+    assert run(["submit", str(spec), "--from", f"{first.run_id}/0@15"]) == 3
+    assert "there are: 10, 20" in capsys.readouterr().err
+    assert run(["submit", str(spec), "--from", f"{first.run_id}/0@20"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    more = ["--set", "tuner.rank=8", "--set", "name=wide"]
+    assert run(["submit", str(spec), *more, "--from", f"{first.run_id}/0@10"]) == 2
+    assert "tuner.rank is 4 in the checkpoint, here it is 8" in capsys.readouterr().err
+    assert run(["resume", first.run_id, "--from", "0@10"]) == 4
+    assert "is finished and its study has counted it" in capsys.readouterr().err
 
 
 def test_a_mistake_in_the_spec_starts_nothing(home: Home, spec: Path) -> None:

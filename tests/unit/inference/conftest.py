@@ -22,7 +22,7 @@ from storage.checkpoints import CheckpointStore
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
 from tunery.plan import compile_plan
-from tunery.runs import COUNTED, REPORTS, SEAT_STATE, RunFolder, RunState, StudyState, TrialState, write_whole
+from tunery.runs import COUNTED, OF, REPORTS, SEAT_STATE, RunFolder, RunState, StudyState, TrialState, write_whole
 from tunery.spec.types import Spec
 
 TEXT = "the a book was written by john she he gave him present no i think that is smart cat dog sat on mat . ,"
@@ -152,6 +152,7 @@ def save_best(folder: RunFolder, study: str, number: int, adapter: Path, step: i
     files = {file.name: file.read_bytes() for file in adapter.glob("adapter_*")} | {
         SEAT_STATE: b"state",
         COUNTED: b"{}",
+        OF: b"{}",
         REPORTS: b"[]",
     }
     store = CheckpointStore(folder.checkpoints(study, number))

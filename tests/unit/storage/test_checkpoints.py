@@ -208,3 +208,50 @@ def test_a_reader_beside_a_writer_always_finds_a_whole_one(tmp_path: Path) -> No
     thread.join()
     assert reader.problems == []
     assert newest(reader).step == 59
+
+
+def test_a_checkpoint_is_found_by_its_step(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=5)
+    for step in (10, 20, 15, 20):
+        save(store, step, f"save {step} of {len(store.steps())}".encode())
+    assert store.steps() == (20, 15, 10)
+    assert store.at(20).read("seat") == b"save 20 of 3", "the newest of that step"
+    assert store.at(20).digest != store.at(15).digest
+    with pytest.raises(StorageError, match=r"no checkpoint of step 25 in .*; there are: 10, 15, 20"):
+        store.at(25)
+    with pytest.raises(StorageError, match="there are: none"):
+        CheckpointStore(tmp_path / "nothing").at(1)
+
+
+def test_a_damaged_one_that_is_asked_for_is_named_with_a_good_one(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=5)
+    for step in (10, 20, 30):
+        save(store, step)
+    for step in (20, 30):
+        seat = store.at(step).folder / "seat"
+        seat.write_bytes(b"X" * seat.stat().st_size)
+    with pytest.raises(ChecksumError, match=r"SHA-256 differs from its manifest's; the newest good one is of step 10"):
+        store.at(30)
+    os.truncate(store.at(10).folder / "seat", 3)
+    with pytest.raises(ChecksumError, match="no other one is good"):
+        store.at(30)
+    with pytest.raises(ChecksumError):
+        Checkpoint.open(tmp_path / "000002-step20")
+
+
+def test_a_trial_that_is_set_back_goes_on_from_there_and_nothing_is_lost(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    save(store, 10, best=True)
+    save(store, 20, best=True)
+    save(store, 30)
+    aside = store.set_back(store.at(10)) if 10 in store.steps() else ()
+    assert aside == (), "of two newest and the best, the first is gone"
+    moved = store.set_back(store.at(20))
+    assert newest(store).step == 20
+    (folder,) = moved
+    assert Checkpoint.open(folder).read("seat") == b"state of 30"
+    for step in (25, 30, 35):
+        save(store, step, f"again {step}".encode())
+    assert newest(store).step == 35
+    assert Checkpoint.open(folder).read("seat") == b"state of 30", "nobody removes it"
+    assert store.set_back(newest(store)) == (), "it is the newest already"

@@ -249,8 +249,24 @@ def test_bytes_that_are_no_state_are_refused(base_of: Any, seat: Any) -> None:
     for bad in (b"", b"rubbish" * 20, data[: len(data) // 2], data[:-1]):
         with pytest.raises(SeatError, match="not a seat's state"):
             SeatState.from_bytes(bad)
-    with pytest.raises(SeatError, match="another configuration's"):
+    with pytest.raises(SeatError, match=r"another configuration's: .*lora_A.* is 2 x 64 in it, here 3 x 64"):
         Pack(base_of("bert")).join(seat("a", rank=3), SeatState.from_bytes(data))
+
+
+def test_a_seat_that_begins_anew_has_the_weights_and_nothing_else(base_of: Any, seat: Any) -> None:
+    pack = packed(base_of("bert"), seat, {"a": {"rank": 2}})
+    for _ in range(4):
+        pack.step()
+    given = pack.state("a")
+    other = Pack(base_of("bert"))
+    other.join(seat("b", rank=2, learning_rate=5e-3, seed=9), given.begun_anew())
+    begun = other.state("b")
+    assert torch.equal(begun.tensors["theta"], given.tensors["theta"])
+    assert not begun.tensors["m"].any()
+    assert not begun.tensors["v"].any()
+    assert (other.progress("b").step, given.meta["step"]) == (0, 4), "what was given is as it was"
+    assert given.tensors["m"].any()
+    assert other.step()["b"].learning_rate == 5e-3
 
 
 def test_a_finished_seat_rests_until_it_leaves(base_of: Any, seat: Any) -> None:
