@@ -13,6 +13,7 @@
         begin/               a copy of the checkpoint that the trials begin with, where they begin with one
         checkpoints/<study>/<number>/
         adapters/<study>/<number>/
+        packs/<pack>.json    what its seats take in memory, as it was last foreseen
         spool/               every tracking entry, shipped to MLflow or not: the run's own record
         report/              workbook, page, pictures: written when the run ends
 

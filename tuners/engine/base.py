@@ -30,6 +30,7 @@ from tuners.engine.slots import SlotsBySite, Trained
 from tuners.engine.types import BaseSpec, Example, HeadSpec
 from tuners.engine.weights import Weights
 from tuners.errors import SeatError, TunerError
+from tuners.needs import NF4_BYTES
 
 _NOTHING = Example(np.zeros(1, np.int32), None, 0.0)
 
@@ -191,6 +192,31 @@ class Base:
         dtype: torch.dtype = getattr(torch, self.spec.dtype)
         layer = 10 * hidden + 3 * inner
         return (layers * hidden + layer if self._checkpointing else layers * layer) * dtype.itemsize
+
+    def recomputed_bytes(self, token: float) -> float | None:
+        """What a token would keep, of now `token`, with gradient checkpointing; None: it is so, or nothing to gain.
+
+        The layers' inputs, and all of the one layer that is computed again.
+        """
+        if self._checkpointing or self.spec.beside:
+            return None
+        layers, dtype = int(self.config.num_hidden_layers), getattr(torch, self.spec.dtype)
+        return float(layers * int(self.config.hidden_size) * dtype.itemsize + token / layers)
+
+    @property
+    def quantised_bytes(self) -> int | None:
+        """What `held_bytes` would be in 4 bits; None: it is so already, or every weight is trained."""
+        kept_whole = self.spec.quantisation == "none" or self.spec.dequantised_once
+        if self.spec.trained or not kept_whole:
+            return None
+        dtype: torch.dtype = getattr(torch, self.spec.dtype)
+        weights = sum(layer.in_features * layer.out_features for layer in self.linears.values()) // self.group.size
+        return self.held_bytes - round(weights * (dtype.itemsize - NF4_BYTES))
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Roughly those of an adapter with LoRA's default rank and targets."""
+        return int(self.config.num_hidden_layers) * 2 * 8 * 2 * int(self.config.hidden_size)
 
     @property
     def held_bytes(self) -> int:

@@ -20,14 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuners.engine.bank import ROW_TENSORS
+from tuners.needs import LIBRARIES, SLACK, SLACK_OF_SEVERAL
 
-# Those of the CPU were found with `python -m benchmarks.memory`; those of a device are guesses.
-_SLACK = {"cpu": 1.35, "cuda": 1.1}
-"""What an allocator takes over what it is asked for: freed pieces do not fit what is asked for next."""
-_SLACK_OF_SEVERAL = {"cpu": 1.65, "cuda": 1.1}
-"""The same where a step takes several forwards, of different sizes."""
-_LIBRARIES = {"cpu": 64 << 20, "cuda": 0}
-"""What kernels take when they first run."""
 _ROW_TENSORS = {"cpu": ROW_TENSORS + 4, "cuda": ROW_TENSORS}
 """Values for each trained parameter. When rows are put into a bank, theta, m, v and g are there twice; on a CPU what is
 then freed stays with the process."""
@@ -73,14 +67,19 @@ class Foresight:
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device, self._itemsize = device, dtype.itemsize
-        self._fixed = _taken(device) + _LIBRARIES[device.type]
+        self._fixed = _taken(device) + LIBRARIES[device.type]
 
     def footprint(self, loads: Collection[Load], max_tokens: int) -> Footprint:
         """With forwards of at most `max_tokens`; a longer sequence goes alone."""
         bank = sum(load.parameters for load in loads) * self._itemsize * _ROW_TENSORS[self._device.type]
         most, bound = _most(loads), max(max_tokens, _longest(loads))
-        slack = _SLACK if most <= bound else _SLACK_OF_SEVERAL
+        slack = SLACK if most <= bound else SLACK_OF_SEVERAL
         return Footprint(self._fixed, bank, round(min(most, bound) * _a_token(loads) * slack[self._device.type]))
+
+    def token_bytes(self, loads: Collection[Load]) -> float:
+        """That a token of a forward takes, with the allocator's part, where forwards are as small as they can be."""
+        several = _most(loads) > _longest(loads)
+        return _a_token(loads) * (SLACK_OF_SEVERAL if several else SLACK)[self._device.type]
 
     def tokens_within(self, limit: int, loads: Collection[Load], *, most: int) -> int:
         """The largest forward with which these seats stay within `limit` bytes; below 1 where none does.
@@ -89,8 +88,8 @@ class Foresight:
         """
         empty = self.footprint(loads, 0)
         room = (limit - empty.fixed - empty.bank) / _a_token(loads)
-        whole = room / _SLACK[self._device.type]
-        return int(whole if _most(loads) <= min(whole, most) else room / _SLACK_OF_SEVERAL[self._device.type])
+        whole = room / SLACK[self._device.type]
+        return int(whole if _most(loads) <= min(whole, most) else room / SLACK_OF_SEVERAL[self._device.type])
 
 
 def _a_token(loads: Collection[Load]) -> float:

@@ -24,6 +24,7 @@ from tuners.engine.slots import Trained, trained
 from tuners.engine.state import SeatState
 from tuners.engine.types import Evaluation, Progress, SeatSpec, StepReport
 from tuners.errors import NoRoomError, SeatError
+from tuners.needs import Need
 
 _CONSTANT = 1e-6
 """Logits whose spread over a step's examples is at most this share of their size count as the same."""
@@ -69,14 +70,15 @@ class _Tally:
 class Pack:
     """Seats join and leave between steps; a step is one optimiser step of each that is not finished."""
 
-    def __init__(self, base: Base, *, max_tokens: int | None = None, memory: int | None = None) -> None:
+    def __init__(self, base: Base, *, max_tokens: int | None = None, memory: int | None = None, packs: int = 1) -> None:
         """`max_tokens` bounds one training forward; it changes no result, only what is in memory at once.
 
         `memory` bounds the bytes that the process (or, on a device, what is allocated there) may take: forwards are
-        made as small as that needs, and a seat that would not fit is refused.
+        made as small as that needs, and a seat that would not fit is refused, saying what would. `packs`: how many
+        share the machine whose part this is.
         """
         self.base = base
-        self._room = Room(base, max_tokens=max_tokens, limit=memory)
+        self._room = Room(base, max_tokens=max_tokens, limit=memory, packs=packs)
         self._seats: dict[str, Seat] = {}
         self._banks: tuple[Bank, ...] = ()
         self._settled = True
@@ -96,6 +98,11 @@ class Pack:
     def footprint(self) -> Footprint:
         """The memory that the present seats are foreseen to take."""
         return self._room.footprint
+
+    @property
+    def need(self) -> Need | None:
+        """The same in its parts, as far as it has been measured; None without a seat."""
+        return self._room.need
 
     def halve_forwards(self) -> None:
         """Memory has run out."""

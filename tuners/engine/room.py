@@ -12,27 +12,24 @@ from tuners.engine.estimate import Footprint, Foresight, Load, counting_kept, st
 from tuners.engine.layout import training_rows
 from tuners.engine.seat import Seat
 from tuners.engine.slots import trained
+from tuners.engine.types import BaseSpec, SeatSpec
 from tuners.errors import NoRoomError
+from tuners.needs import ACTIVATIONS, MOST_TOKENS, PROBE_TOKENS, ROW_TENSORS, Need, advice, size, told
 
-_ACTIVATIONS = 1 << 30
-"""Bytes that the activations of one forward may take where nobody gives a limit."""
-_MOST_TOKENS = {"cpu": 2048, "cuda": 8192}
-"""Of one forward: a CPU's products are no faster with more, and its caches and allocator worse off."""
-_PROBE_TOKENS = 512
-"""Of the forward on which a seat's kind is measured."""
 _ALLOCATOR_SAYS = "DefaultCPUAllocator: can't allocate memory"
 
 
 class Room:
     """Belongs to one pack; made when its base is loaded and no seat is there."""
 
-    def __init__(self, base: Base, *, max_tokens: int | None, limit: int | None) -> None:
-        self._base, self._limit = base, limit
-        affordable = max(_PROBE_TOKENS, _ACTIVATIONS // base.activation_bytes)
-        self._most = max_tokens or min(_MOST_TOKENS[base.device.type], affordable)
+    def __init__(self, base: Base, *, max_tokens: int | None, limit: int | None, packs: int) -> None:
+        self._base, self._limit, self._packs = base, limit, packs
+        affordable = max(PROBE_TOKENS, ACTIVATIONS // base.activation_bytes)
+        self._most = max_tokens or min(MOST_TOKENS[base.device.type], affordable)
         self._fits = self._most
         self._foresight = Foresight(base.device, base.trained_dtype)
         self._loads: dict[str, Load] = {}
+        self._specs: dict[str, SeatSpec] = {}
         self._measured: dict[str, float] = {}
 
     @property
@@ -45,6 +42,11 @@ class Room:
         """Foreseen for the seats that are in."""
         return self._foresight.footprint(self._loads.values(), self.max_tokens)
 
+    @property
+    def need(self) -> Need | None:
+        """What the seats that are in take, in its parts; None where there are none."""
+        return self._need(self._loads, self._specs) if self._loads else None
+
     def take(self, seat: Seat) -> None:
         """Count a seat in. Raises NoRoomError where it does not fit beside the others."""
         loads = self._loads | {seat.spec.name: self._load(seat)}
@@ -53,11 +55,11 @@ class Room:
             if fits < max(load.longest for load in loads.values()):
                 raise NoRoomError(self._refusal(seat, loads, self._limit))
             self._fits = min(self._most, fits)
-        self._loads = loads
+        self._loads, self._specs[seat.spec.name] = loads, seat.spec
 
     def give_back(self, name: str) -> None:
         """A seat has left."""
-        del self._loads[name]
+        del self._loads[name], self._specs[name]
         if self._limit is not None and self._loads:
             self._fits = min(self._most, self._tokens_within(self._limit, self._loads))
 
@@ -81,7 +83,7 @@ class Room:
     def _token_bytes(self, seat: Seat) -> float:
         """What a token keeps, on a forward of the first examples; largest over the workers."""
         examples = list(seat.batch().examples)
-        while len(examples) > 1 and sum(len(example.ids) for example in examples) > _PROBE_TOKENS:
+        while len(examples) > 1 and sum(len(example.ids) for example in examples) > PROBE_TOKENS:
             examples = examples[: len(examples) // 2]
         rows = training_rows(examples, seed=seat.spec.train.seed, step=0, first=0, answers=seat.head.answers)
         alone = trained([(seat.slots, seat.side)], grouped=False)
@@ -93,12 +95,43 @@ class Room:
 
     def _refusal(self, seat: Seat, loads: dict[str, Load], limit: int) -> str:
         least = self._foresight.footprint(loads.values(), 0)
+        need = self._need(loads, self._specs | {seat.spec.name: seat.spec})
         return (
-            f"seat {seat.spec.name!r} does not fit: with {_seats(len(loads))} the pack takes {_size(least.peak)} "
-            f"(base and process {_size(least.fixed)}, seats {_size(least.bank)}, a forward of the longest sequence "
-            f"{_size(least.activations)}), and may take {_size(limit)}; fewer seats, a smaller rank, fewer target "
-            f"modules, a shorter max_length, gradient checkpointing or fewer packs on the machine would fit"
+            f"seat {seat.spec.name!r} does not fit: with {_seats(len(loads))} the pack takes {size(least.peak)} "
+            f"(base and process {size(least.fixed)}, seats {size(least.bank)}, a forward of the longest sequence "
+            f"{size(least.activations)}), and may take {size(limit)}; {told(advice(need, limit))}"
         )
+
+    def _need(self, loads: Mapping[str, Load], specs: Mapping[str, SeatSpec]) -> Need:
+        """What was measured; only what would be set otherwise is reckoned."""
+        base, seats = self._base, list(loads.values())
+        found, token = self._foresight.footprint(seats, 0), self._foresight.token_bytes(seats)
+        ranks = [rank for spec in specs.values() if (rank := getattr(spec.tuner, "rank", None))]
+        return Need(
+            process=max(0, found.fixed - base.held_bytes),
+            base=base.held_bytes,
+            seat=found.bank // len(seats),
+            token=token,
+            tokens=sum(load.tokens for load in seats) / len(seats),
+            longest=max(load.longest for load in seats),
+            forward=self.max_tokens,
+            max_length=max(spec.train.max_length for spec in specs.values()),
+            seats=len(seats),
+            packs=self._packs,
+            parameters=base.parameters,
+            recomputed=base.recomputed_bytes(token),
+            quantised=base.quantised_bytes,
+            quantised_by=_quantised_by(base.spec),
+            adapter=base.adapter_parameters * base.trained_dtype.itemsize * ROW_TENSORS[base.device.type]
+            if base.spec.trained else None,
+            rank=max(ranks, default=None),
+        )  # fmt: skip
+
+
+def _quantised_by(spec: BaseSpec) -> str:
+    if spec.dequantised_once:
+        return "tuner.dequantise: step"
+    return "tuner.quantise: true" if spec.beside else "tuner.method: qlora"
 
 
 def ran_out(error: RuntimeError) -> bool:
@@ -108,7 +141,3 @@ def ran_out(error: RuntimeError) -> bool:
 
 def _seats(count: int) -> str:
     return "1 seat" if count == 1 else f"{count} seats"
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 20):,.0f} MiB"

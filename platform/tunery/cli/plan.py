@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,14 @@ from tunery.cli.output import Format, Panel, count_of, emit, table
 from tunery.home import Home
 
 if TYPE_CHECKING:
+    from tunery.forecast import Forecast
     from tunery.plan import Estimate, Plan, Study
     from tunery.profile import Profile
 
 PANEL = Panel.SPECS
 ORDER = 30
+RAY_SHARE = 0.7
+"""Of the free memory, what a Ray that is started lends to what runs on it: the rest is its object store's."""
 
 
 def command(
@@ -30,9 +35,9 @@ def command(
 ) -> None:
     """Show what a spec would run, and stop there.
 
-    Studies and trials, tokens an epoch (without padding), memory, and where it would run. Nothing is contacted; sizes
-    are estimates, from the catalogue of tasks and the model's shapes. With --offline: whether what it needs of a hub
-    is on this machine; exit code 3 where it is not.
+    Studies and trials, tokens an epoch (without padding), memory beside this machine's, with what would fit where it
+    does not, and where it would run. Nothing is contacted; sizes are estimates, from the catalogue of tasks and the
+    model's shapes. With --offline: whether what it needs of a hub is on this machine; exit code 3 where it is not.
     """
     from tunery.plan import compile_plan
     from tunery.profile import load_profile
@@ -44,15 +49,33 @@ def command(
         from tunery import fetching
 
         fetching.require(plan, spec_command("fetch", spec, set_, profile))
+    foreseen = _forecast(plan, place)
     emit(
         output,
-        _document(plan, place),
-        *_tables(plan, place),
+        _document(plan, place, foreseen),
+        *_tables(plan, place, foreseen),
         next_steps=[spec_command("submit", spec, set_, profile, offline=offline)],
     )
 
 
-def _document(plan: Plan, profile: Profile) -> dict[str, Any]:
+def _forecast(plan: Plan, profile: Profile) -> Forecast | None:
+    """Of the packs as this machine would get them; what a cluster or a device has is not known before it is asked."""
+    from tunery.cli._checks import available_memory
+    from tunery.cluster.placement import Room, by_base, place_plan
+    from tunery.forecast import forecast
+
+    free = None if profile.ray or plan.spec.resources.gpus_per_worker else available_memory()
+    room = Room(cpus=profile.cpus or os.cpu_count() or 1, gpus=0, memory=int(RAY_SHARE * (free or 0)))
+    placement = place_plan(plan, room)
+    return forecast(
+        plan,
+        packs=placement.packs * len(by_base(plan)),
+        seats=placement.capacity,
+        limit=placement.memory if free is not None else None,
+    )
+
+
+def _document(plan: Plan, profile: Profile, foreseen: Forecast | None) -> dict[str, Any]:
     estimates = {estimate.study: estimate.model_dump(exclude={"study"}) for estimate in plan.estimates}
     studies = [
         {**study.model_dump(mode="json"), "default_draw": study.default_draw(), "estimate": estimates[study.name]}
@@ -65,13 +88,14 @@ def _document(plan: Plan, profile: Profile) -> dict[str, Any]:
         "studies": studies,
         "resources": plan.spec.resources.model_dump(),
         "pack_bytes": plan.pack_bytes,
+        "memory": foreseen.document() if foreseen else None,
         "where": {"profile": profile.name, "target": profile.target, "ray": profile.ray},
         "tracking": {"uri": profile.tracking_uri, "experiment": plan.spec.experiment},
         "spec": plan.spec.normal_form(),
     }
 
 
-def _tables(plan: Plan, profile: Profile) -> list[RenderableType]:
+def _tables(plan: Plan, profile: Profile, foreseen: Forecast | None) -> list[RenderableType]:
     numbers = ("trials", "train rows", "eval rows", "tokens/epoch", "tokens at most")
     studies = table("study", *numbers, title=plan.run_id, numbers=numbers)
     for study, estimate in zip(plan.studies, plan.estimates, strict=True):
@@ -79,12 +103,12 @@ def _tables(plan: Plan, profile: Profile) -> list[RenderableType]:
         studies.add_row(study.name, str(study.search.most_trials), *map(count, counts))
     facts = table("", "")
     facts.show_header = False
-    for name, value in _facts(plan, profile):
+    for name, value in _facts(plan, profile, foreseen):
         facts.add_row(Text(name, "dim"), value)
     return [studies, Text(), facts, Text()]
 
 
-def _facts(plan: Plan, profile: Profile) -> list[tuple[str, str]]:
+def _facts(plan: Plan, profile: Profile, foreseen: Forecast | None) -> list[tuple[str, str]]:
     spec, resources = plan.spec, plan.spec.resources
     device = f"{resources.gpus_per_worker} GPU" if resources.gpus_per_worker else f"{resources.cpus_per_worker} CPU"
     facts = [
@@ -99,6 +123,7 @@ def _facts(plan: Plan, profile: Profile) -> list[tuple[str, str]]:
             f"{resources.packs} x {resources.workers} x {device}, up to {count_of(resources.seats, 'seat')} each",
         ),
         ("memory", _memory(plan)),
+        *(("", line) for line in _peak(foreseen)),
         ("where", f"{profile.target}, {f'the Ray at {profile.ray}' if profile.ray else 'a Ray started for the run'}"),
         ("profile", profile.name),
         ("tracking", f"{profile.tracking_uri}, experiment {spec.experiment!r}"),
@@ -127,6 +152,22 @@ def _memory(plan: Plan) -> str:
     return (
         f"{size(plan.pack_bytes)} a worker: base {base}, {plan.spec.resources.seats} x {seat} a seat; and activations"
     )
+
+
+def _peak(foreseen: Forecast | None) -> Iterator[str]:
+    if foreseen is None:
+        return
+    need, limit = foreseen.need, foreseen.limit
+    peak = f"at its peak about {size(need.peak)} with libraries and activations"
+    if limit is None:
+        yield f"{peak}; what it may take is not known here"
+        return
+    shared = f" ({count_of(need.packs, 'pack')} here)" if need.packs > 1 else ""
+    yield f"{peak}, of {size(limit)} that it may take{shared}"
+    if not foreseen.fits:
+        yield f"this does not fit: with the smallest forwards it takes {size(need.least)}; by estimate these would fit"
+    for change in foreseen.changes:
+        yield f"  {change.what}: {size(change.bytes)}; {change.cost}"
 
 
 def count(number: int | None) -> str:

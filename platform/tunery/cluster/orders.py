@@ -9,6 +9,7 @@ import ray
 
 from tuners.config import Quantisation
 from tunery.cluster.messages import StudyData
+from tunery.cluster.placement import Resources as Resources
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.plan import Study
 from tunery.spec.types import ModelSpec
@@ -49,6 +50,8 @@ class PackOrder:
     """Of torch, on a CPU."""
     memory: int
     """Bytes that a worker may take of the machine's."""
+    packs: int
+    """How many there are in all: they share that memory."""
     run: Path
     desk: RemoteDesk
     our_ray: bool
@@ -57,15 +60,6 @@ class PackOrder:
     """Name of the checkpoint that the run's trials begin with, of which the run's folder has a copy; '': none."""
     halvings: int = 0
     """Of the tokens of a forward: how often the pack has run out of memory."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a pack reserves."""
-
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
 
 
 @dataclass(frozen=True)

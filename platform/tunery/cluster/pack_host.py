@@ -49,6 +49,7 @@ from tuners.engine import (
 from tuners.errors import NoRoomError, TunerError
 from tunery import tasks
 from tunery.begin import Origin
+from tunery.cluster import shortage
 from tunery.cluster.beginning import Beginning, beginning, origin
 from tunery.cluster.messages import (
     Declined,
@@ -134,7 +135,7 @@ class _Host:
         self.speaks = self.group.rank == 0
         self.processes = self.group.gather(os.getpid())
         base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)
-        self.pack = Pack(base, memory=self._memory())
+        self.pack = Pack(base, memory=self._memory(), packs=order.packs)
         for _ in range(order.halvings):
             self.pack.halve_forwards()
         if self.speaks:
@@ -229,6 +230,8 @@ class _Host:
         self._log(
             seat, f"{self.order.pack} is foreseen to take {self.pack.footprint.peak:,} bytes, of {self._memory():,}"
         )
+        if self.speaks and (need := self.pack.need):
+            shortage.note(self.order, need, self._memory())
         self._say(Seated(name, progress.step, _now_ms()), *(Reported(name, report) for report in seat.reports))
         if progress.finished and not seat.reports:
             done = f"checkpoint {self.order.begin} has made all {progress.steps} steps of this configuration"

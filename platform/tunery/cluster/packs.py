@@ -22,6 +22,7 @@ from storage.errors import StorageError
 from tuners.errors import TunerError
 from tunery.cluster.orders import PackOrder, Resources
 from tunery.cluster.retry import Cause, Failure, GiveUp, decide
+from tunery.cluster.shortage import explained
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def host(order: PackOrder, resources: Resources, storage_path: Path) -> str:
         order.desk.lose_pack(order.pack)
         log.warning("pack %s: %s (%s): %s", order.pack, cause.value, detail, decision)
         if isinstance(decision, GiveUp):
-            return decision.why
+            return explained(order, cause, decision.why)
         if decision.smaller:
             order = replace(order, capacity=max(1, order.capacity // 2), halvings=order.halvings + 1)
         share = _there(order.pack, resources)
@@ -153,7 +154,8 @@ def _cause(error: BaseException) -> Cause:
     names = {cls.__name__ for cls in type(error).__mro__}
     if "OutOfMemoryError" in names and not isinstance(error, OutOfMemoryError):
         return Cause.DEVICE_MEMORY
-    if isinstance(error, OutOfMemoryError):
+    # torch has no class of its own for what a CPU's allocator refuses.
+    if isinstance(error, OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error):
         return Cause.HOST_MEMORY
     if isinstance(error, RayActorError):
         return Cause.WORKER_DIED

@@ -1,11 +1,11 @@
-"""How many packs a sweep gets and what each takes of the cluster. Pure."""
+"""How many packs a sweep gets and what each takes of the cluster. Pure, and loads no Ray: a plan is shown with it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from tunery.cluster.orders import Resources
+from tunery.plan import Plan, Study
 from tunery.spec import Resources as Wanted
 
 SEATS_CPUS = 0.5
@@ -27,6 +27,15 @@ class Room:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a pack reserves."""
+
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+
+@dataclass(frozen=True)
 class Placement:
     """What is made of it."""
 
@@ -39,6 +48,34 @@ class Placement:
     memory: int
     """Bytes that a worker may take of the machine's."""
     share: Resources
+
+
+def by_base(plan: Plan) -> dict[str, list[Study]]:
+    """The studies that can share packs."""
+    bases: dict[str, list[Study]] = {}
+    for study in plan.studies:
+        bases.setdefault(base_key(study), []).append(study)
+    return bases
+
+
+def base_key(study: Study) -> str:
+    """Studies with the same key can share a pack."""
+    model, tuner = study.model, study.tuner
+    kept = f"{tuner.quantisation}, dequantised once" if tuner.dequantised_once else tuner.quantisation
+    trained = "|trained" if tuner.trains_base else f"|beside, {tuner.kept_bytes}" if tuner.trains_beside else ""
+    return f"{model.name}@{model.revision or ''}|{kept}|{model.dtype}{trained}"
+
+
+def place_plan(plan: Plan, room: Room) -> Placement:
+    """The packs of a plan."""
+    bases = by_base(plan)
+    return place(
+        plan.spec.resources,
+        room,
+        bases=len(bases),
+        trials=max(sum(study.search.trials for study in studies) for studies in bases.values()),
+        pack_bytes=plan.pack_bytes,
+    )
 
 
 def place(wanted: Wanted, room: Room, *, bases: int, trials: int, pack_bytes: int | None) -> Placement:

@@ -12,9 +12,10 @@ import ray
 
 from storage.fetching import offline
 from tunery.cluster.orders import PackOrder, Resources
-from tunery.cluster.placement import Room, place
+from tunery.cluster.placement import Room, by_base, place_plan
+from tunery.cluster.placement import base_key as base_key
 from tunery.cluster.remote_desk import RemoteDesk
-from tunery.plan import Plan, Study
+from tunery.plan import Plan
 from tunery.profile import Profile
 
 
@@ -47,17 +48,7 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
 
 def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> list[tuple[PackOrder, Resources]]:
     """The packs of each base, as there is room for them on the Ray that was started or joined."""
-    bases: dict[str, list[Study]] = {}
-    for study in plan.studies:
-        bases.setdefault(base_key(study), []).append(study)
-    wanted = plan.spec.resources
-    placement = place(
-        wanted,
-        _room(),
-        bases=len(bases),
-        trials=max(sum(study.search.trials for study in studies) for studies in bases.values()),
-        pack_bytes=plan.pack_bytes,
-    )
+    bases, placement, wanted = by_base(plan), place_plan(plan, _room()), plan.spec.resources
     places = [(base, studies[0]) for base, studies in bases.items() for _ in range(placement.packs)]
     return [
         (
@@ -75,6 +66,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
                 gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=placement.threads,
                 memory=placement.memory,
+                packs=len(places),
                 run=run,
                 desk=desk,
                 our_ray=not profile.ray,
@@ -89,11 +81,3 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
 def _room() -> Room:
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return Room(cpus=int(found.get("CPU", 1)), gpus=int(found.get("GPU", 0)), memory=int(found.get("memory", 0)))
-
-
-def base_key(study: Study) -> str:
-    """Studies with the same key can share a pack."""
-    model, tuner = study.model, study.tuner
-    kept = f"{tuner.quantisation}, dequantised once" if tuner.dequantised_once else tuner.quantisation
-    trained = "|trained" if tuner.trains_base else f"|beside, {tuner.kept_bytes}" if tuner.trains_beside else ""
-    return f"{model.name}@{model.revision or ''}|{kept}|{model.dtype}{trained}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from storage.errors import StorageError
 from storage.models import is_folder, model_folder
+
+_SHARED_INPUTS = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "up_proj")
+"""Layers whose input is that of another one before them, or of a norm's, and is kept anyway."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,42 @@ class Shape:
         small = self.layers * (4 * h + (5 * h + self.inner if self.family == "bert" else 0))
         pooler = h * h if self.family == "bert" else 0
         return embeddings + self.linear_parameters + small + pooler
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of a token in float32, as the engine bounds its forwards by it (`Base.activation_bytes`)."""
+        return self.layers * (10 * self.hidden + 3 * self.inner) * 4
+
+    def kept_bytes(
+        self,
+        targets: Collection[str] | None,
+        *,
+        length: float,
+        width: int = 4,
+        dropout: bool = False,
+        gpu: bool = False,
+    ) -> float:
+        """What a token keeps from forward to backward, by estimate.
+
+        `targets`: last names of the layers with an adapter; None: every weight is trained. `length`: tokens of a
+        sequence. `width`: bytes of a value. `dropout`: on the adapters' inputs. The factors are those that
+        tests/unit/test_forecast.py holds against what the engine measures.
+        """
+        bert = self.family == "bert"
+        # Inputs of norms, of the activation function and of attention; those of q, k and v are one.
+        attention, whole, inner = (9, 8, 1) if bert else (13, 10, 3)
+        names = tuple(self.linears()) if targets is None else targets
+        seen = {name: [i for i, _ in self.linears().get(name.rpartition(".")[2], ())] for name in names}
+        inputs = sum(sum(widths) for name, widths in seen.items() if name not in _SHARED_INPUTS)
+        kept: float = (self.layers - 1) * (whole * self.hidden + inner * self.inner + inputs) + attention * self.hidden
+        if targets is None and not bert:
+            kept += 2.5 * self.layers * self.hidden  # the norms' own gradients
+        masks = 2 * self.layers * sum(map(sum, seen.values())) if dropout else 0
+        # Encoders drop attention out: its probabilities are kept, and which of them count.
+        probabilities = 6 * self.layers * self.heads * length if bert else 0
+        # On a CPU attention of short sequences is computed in float32.
+        copies = 3 * 4 * self.layers * self.hidden if width == 2 and length <= 128 and not gpu else 0
+        return kept * width + masks + probabilities + copies
 
     @property
     def default_targets(self) -> tuple[str, ...]:

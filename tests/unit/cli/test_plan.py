@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,51 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert study["default_draw"]["tuner.rank"] == study["tuner"]["rank"]
     assert document["where"] == {"profile": "local", "target": "local", "ray": None}
     assert document["pack_bytes"] > study["estimate"]["base_bytes"]
+
+
+def memory_of(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert run(["plan", str(SPECS / "quickstart.yaml"), "-o", "json", *more]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)["memory"]
+    return found
+
+
+def test_a_peak_stands_beside_what_this_machine_has(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunery.cli._checks.available_memory", lambda: 20 << 30)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    found = memory_of(capsys)
+    assert (found["fits"], found["advice"]) == (True, [])
+    assert found["limit_bytes"] == int(0.7 * (20 << 30)) // 2
+    assert found["least_bytes"] < found["peak_bytes"] < 2 << 30
+    assert run(["plan", str(SPECS / "quickstart.yaml")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"at its peak about {size(found['peak_bytes'])} with libraries and activations, of 7.0 GiB" in printed
+    assert "(2 packs here)" in printed
+
+
+def test_what_would_fit_is_told_where_a_plan_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunery.cli._checks.available_memory", lambda: 20 << 30)
+    large = ["--set", "model.id=meta-llama/Llama-3.1-8B", "--set", "tuner.target_modules=[q_proj]"]
+    found = memory_of(capsys, *large)
+    assert found["fits"] is False
+    assert [each["change"].partition(": ")[0] for each in found["advice"]] == ["tuner.method", "model.id"]
+    assert all(each["bytes"] <= found["limit_bytes"] and each["cost"] for each in found["advice"])
+    assert run(["plan", str(SPECS / "quickstart.yaml"), *large]) == 0, "an estimate refuses nothing"
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "this does not fit: with the smallest forwards it takes" in printed
+    assert "tuner.method: qlora: " in printed
+    smaller = memory_of(capsys, *large, "--set", "tuner.method=qlora")
+    assert smaller["fits"] is True, "what is advised fits by the same estimate"
+
+
+def test_what_a_device_or_a_cluster_has_is_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    found = memory_of(capsys, "--set", "resources.gpus_per_worker=1")
+    assert (found["limit_bytes"], found["fits"], found["advice"]) == (None, None, [])
+    assert memory_of(capsys, "--set", "model.id=someone/unknown") is None
 
 
 def test_a_folder_that_is_not_here_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,7 @@ LOST = RuntimeError("Connection closed by peer")
         ({0: RayActorError(), 1: LOST}, Cause.WORKER_DIED),
         ({0: LOST, 1: TunerError("no such model")}, Cause.CONFIGURATION),
         ({0: LOST, 1: LOST}, Cause.UNKNOWN),
+        ({0: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")}, Cause.HOST_MEMORY),
     ],
 )
 def test_a_lost_connection_does_not_hide_what_ended_the_pack(failures: dict[int, Exception], cause: Cause) -> None:

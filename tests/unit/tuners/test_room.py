@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,8 +14,10 @@ import pytest
 import torch
 
 from tuners.engine import Pack
+from tuners.engine.bank import ROW_TENSORS as BANK_TENSORS
 from tuners.engine.estimate import Foresight, Load, counting_kept, step_tokens
 from tuners.errors import NoRoomError
+from tuners.needs import ROW_TENSORS
 
 MIB = 1 << 20
 
@@ -88,12 +91,65 @@ def test_a_seat_that_does_not_fit_is_refused_and_the_others_stay(base_of: Any, s
             pack.join(seat(str(number), **wide))
     taken = len(pack.seats)
     assert 1 <= taken < 64
-    expected = f"seat 'one more' does not fit: with {taken + 1} seats the pack takes .* fewer seats, a smaller rank"
+    expected = (
+        rf"seat 'one more' does not fit: with {taken + 1} seats .* would fit: resources\.seats: {taken} \(\d+ MiB"
+    )
     with pytest.raises(NoRoomError, match=expected):
         pack.join(seat("one more", **wide))
     assert len(pack.step()) == taken
     pack.leave("0")
     pack.join(seat("one more", **wide))
+
+
+def advised(pack: Pack, spec: Any, what: str) -> str:
+    """What the refusal of this seat says that a setting would have to be."""
+    with pytest.raises(NoRoomError) as refused:
+        pack.join(spec)
+    found = re.search(rf"{re.escape(what)}: (\w+) \((\d+) MiB", str(refused.value))
+    assert found, str(refused.value)
+    return found[1]
+
+
+def test_what_a_refusal_advises_does_fit(base_of: Any, seat: Any, sentences: Any) -> None:
+    wide = {"rank": 64, "target_modules": ("query", "key", "value", "dense")}
+    free = Pack(base_of("bert"))
+    free.join(seat("a", **wide))
+    whole = free.footprint
+    tight = Pack(base_of("bert"), memory=whole.fixed + whole.bank // 3)
+    rank = int(advised(tight, seat("a", **wide), "tuner.rank"))
+    assert 1 <= rank < 64
+    tight.join(seat("a", **wide | {"rank": rank}))
+
+    long = {"train_set": sentences(40, longest=60), "batch_size": 8}
+    free = Pack(base_of("bert"))
+    free.join(seat("a", **long))
+    least = free.need
+    assert least is not None
+    # The process may have grown a little meanwhile: what is said is about the activations.
+    tight = Pack(base_of("bert"))
+    fixed = tight.footprint.fixed
+    tight = Pack(base_of("bert"), memory=fixed + least.seat + int(0.6 * least.longest * least.token))
+    length = int(advised(tight, seat("a", **long), "train.max_length"))
+    assert 16 <= length < 60
+    tight.join(seat("a", **long | {"train_set": sentences(40, longest=length)}))
+
+
+def test_a_need_is_what_was_foreseen(base_of: Any, seat: Any) -> None:
+    pack = Pack(base_of("bert"), packs=3)
+    assert pack.need is None
+    for name in ("a", "b"):
+        pack.join(seat(name, rank=16))
+    need = pack.need
+    assert need is not None
+    assert (need.seats, need.packs, need.rank, need.adapter) == (2, 3, 16, None)
+    least = pack._room._foresight.footprint(pack._room._loads.values(), 0)
+    assert need.least == pytest.approx(least.peak, rel=0.001)
+    assert need.peak == pytest.approx(pack.footprint.peak, rel=0.01)
+    assert need.quantised is not None
+    assert need.base - need.quantised == pytest.approx(2 * (4 * 64 * 64 + 2 * 64 * 128) * (4 - 0.5 - 1 / 64), rel=0.01)
+    assert {**ROW_TENSORS} == {"cpu": BANK_TENSORS + 4, "cuda": BANK_TENSORS}
+    full = Pack(base_of("bert"))
+    assert full.base.recomputed_bytes(1e6) == pytest.approx(5e5 + 2 * 64 * 4)
 
 
 def test_memory_that_runs_out_on_a_cpu_halves_the_forwards() -> None:

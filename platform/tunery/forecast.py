@@ -1,0 +1,132 @@
+"""The memory of a plan's packs beside the machine's, by estimate: nothing is loaded or contacted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tuners.needs import (
+    ACTIVATIONS,
+    LIBRARIES,
+    MOST_TOKENS,
+    NF4_BYTES,
+    PROBE_TOKENS,
+    ROW_TENSORS,
+    SLACK,
+    SLACK_OF_SEVERAL,
+    Change,
+    Need,
+    advice,
+)
+from tunery.plan import Estimate, Plan, Study
+from tunery.spec.base_model import Shape, shape_of
+
+PROCESS_BYTES = 580 << 20
+"""Of a pack's process on a CPU with its libraries loaded and no base: Python, torch, transformers, Ray. Measured."""
+_ROW_BYTES = 16
+"""Of a trained parameter in `Estimate.seat_bytes`."""
+_DEFAULT_RANK = 8
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One worker of the pack that takes most."""
+
+    study: str
+    need: Need
+    limit: int | None
+    """Bytes that it may take; None: not known here."""
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What would fit, the cheapest first; empty where it fits as it is."""
+        return advice(self.need, self.limit) if self.limit is not None else ()
+
+    @property
+    def fits(self) -> bool | None:
+        """Perhaps with smaller forwards; None: not known here."""
+        return None if self.limit is None else self.need.least <= self.limit
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "study": self.study,
+            "peak_bytes": self.need.peak,
+            "least_bytes": self.need.least,
+            "limit_bytes": self.limit,
+            "fits": self.fits,
+            "advice": [{"change": each.what, "cost": each.cost, "bytes": each.bytes} for each in self.changes],
+        }
+
+
+def forecast(plan: Plan, *, packs: int, seats: int, limit: int | None) -> Forecast | None:
+    """Of a plan that gets so many packs (of all bases) with so many seats; None where it cannot be told."""
+    needs = [
+        (study.name, need)
+        for study, estimate in zip(plan.studies, plan.estimates, strict=True)
+        if (need := _need(plan, study, estimate, packs=packs, seats=seats)) is not None
+    ]
+    if not needs:
+        return None
+    name, need = max(needs, key=lambda named: named[1].peak)
+    return Forecast(name, need, limit)
+
+
+def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: int) -> Need | None:
+    shape, resources, tuner = shape_of(study.model.id), plan.spec.resources, study.tuner
+    if shape is None or estimate.base_bytes is None or estimate.seat_bytes is None:
+        return None
+    if tuner.trains_beside:
+        return None  # what a side network's tokens keep has not been held against the engine's numbers
+    gpu = resources.gpus_per_worker > 0
+    device = "cuda" if gpu else "cpu"
+    seats = 1 if tuner.trains_base else seats
+    # The longest sequence is not known without the rows: one that fills `max_length` is assumed to be there.
+    longest = study.train.max_length
+    length = min(study.definition.tokens_per_example, longest)
+    tokens = length * study.train.batch_size * study.train.accumulation
+    width = 2 if gpu or study.model.dtype == "bfloat16" else 4
+    kept = _kept(shape, study, length=length, width=width, gpu=gpu)
+    recomputed = shape.layers * shape.hidden * width + kept / shape.layers
+    slack = (SLACK if seats * tokens <= longest else SLACK_OF_SEVERAL)[device]
+    base = -(-estimate.base_bytes // (1 if tuner.trains_base else resources.workers))
+    whole = tuner.quantisation == "none" or tuner.dequantised_once
+    a_row = ROW_TENSORS[device] * 4 / _ROW_BYTES
+    return Need(
+        process=PROCESS_BYTES + LIBRARIES["cpu"] if not gpu else 0,
+        base=base,
+        seat=round(estimate.seat_bytes * a_row),
+        token=slack * (recomputed if resources.gradient_checkpointing else kept),
+        tokens=tokens,
+        longest=longest,
+        forward=min(MOST_TOKENS[device], max(PROBE_TOKENS, ACTIVATIONS // shape.activation_bytes)),
+        max_length=longest,
+        seats=seats,
+        packs=packs,
+        parameters=shape.parameters,
+        recomputed=None if resources.gradient_checkpointing else slack * recomputed,
+        quantised=base - round(shape.linear_parameters * (width - NF4_BYTES) / resources.workers)
+        if whole and not tuner.trains_base else None,
+        quantised_by="tuner.dequantise: step" if tuner.dequantised_once else "tuner.method: qlora",
+        adapter=_adapter(shape) * ROW_TENSORS[device] * 4 if tuner.trains_base else None,
+        rank=getattr(tuner, "rank", None),
+    )  # fmt: skip
+
+
+def _kept(shape: Shape, study: Study, *, length: float, width: int, gpu: bool) -> float:
+    tuner = study.tuner
+    targets = getattr(tuner, "target_modules", ()) or shape.default_targets
+    named = tuple(shape.linears()) if isinstance(targets, str) else tuple(targets)
+    return shape.kept_bytes(
+        None if tuner.trains_base else named,
+        length=length,
+        width=width,
+        dropout=bool(getattr(tuner, "dropout", 0.0)),
+        gpu=gpu,
+    )
+
+
+def _adapter(shape: Shape) -> int:
+    """Parameters of LoRA's default."""
+    ends = [end for name in shape.default_targets for end in shape.linears()[name]]
+    return _DEFAULT_RANK * shape.layers * sum(map(sum, ends))
