@@ -18,7 +18,9 @@ from tests.ray.conftest import Begin, Sweep, eventually
 from tunery import tasks
 from tunery.cluster.data import place_of
 from tunery.inference.evaluate import evaluate
+from tunery.inference.model import open_source
 from tunery.inference.predictor import Predictor
+from tunery.inference.source import locate
 from tunery.rows import evaluation_sets
 
 pytestmark = pytest.mark.ray
@@ -52,6 +54,14 @@ def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin:
     champion = registry.champion("fruits-cola")
     assert champion is not None
     assert (champion.version, study.model_version, study.champion) == ("1", "1", True)
+
+    # A trial is a model too, whether it was registered or not.
+    loser = next(trial for trial in study.trials if trial.number != study.best)
+    source = locate(f"{sweep.folder.run_id}/{loser.number}", home=sweep.home)
+    its_rows = evaluation_sets(tasks.get("cola"), place_of(sweep.plan.studies[0]))
+    measured = evaluate(open_source(source), tasks.get("cola"), its_rows)
+    assert measured.objective == pytest.approx(loser.objective)
+    assert source.card.score.comparable(measured.score)
 
     # Other rows than the champion was measured on: the gate measures it anew.
     few = {"max_eval": 40, "seed": 5}

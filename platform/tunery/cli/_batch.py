@@ -48,6 +48,8 @@ def check(file: Path, out: Path | None, output: Format) -> None:
         return
     if out.is_dir():
         raise InputError(f"{out} is a folder; --out names a file")
+    if out.exists() and not out.is_file():  # it would be replaced by a file
+        raise InputError(f"{out} is no file; without --out, or with -, the predictions go to stdout")
     for written in (out, _bad_file(file, out)):
         if written.exists() and file.exists() and written.samefile(file):
             raise InputError(f"--file {file} would be overwritten: name another --out")
@@ -198,8 +200,9 @@ class _Sink:
 
     def write(self, line: str) -> None:
         if self._handle is None:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            with _written("stdout"):
+                sys.stdout.write(line)
+                sys.stdout.flush()
             return
         assert self.out is not None
         with _written(self.out):
@@ -227,9 +230,11 @@ class _Sink:
 
 
 @contextlib.contextmanager
-def _written(file: Path) -> Iterator[None]:
+def _written(file: Path | str) -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # whoever reads has seen enough, which `tunery.cli.app` knows to end on
+        raise
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from error
 

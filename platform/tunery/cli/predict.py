@@ -38,7 +38,9 @@ def command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="OUT", help="Where the predictions of --file go.", show_default="stdout"),
+        typer.Option(
+            "--out", metavar="OUT", help="Where the predictions of --file go; - is stdout.", show_default="stdout"
+        ),
     ] = None,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Ask for texts until Ctrl-D.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="The task's own examples: what is meant, what it says.")] = False,
@@ -76,6 +78,7 @@ def command(
     if (text2 is not None and text is None) or (out is not None and file is None) or (data is not None and not demo):
         raise InputError("--text2 goes with --text, --out with --file, and --data with --demo")
     if file is not None:
+        out = None if out == Path("-") else out
         _batch.check(file, out, output)
     quiet_libraries()
     with only_stderr():

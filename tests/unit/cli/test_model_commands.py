@@ -15,10 +15,11 @@ import pytest
 
 from storage.mlflow_connection import connect
 from storage.registry import Registry
-from tests.unit.inference.conftest import LABELS, make_adapter, make_base
+from tests.unit.inference.conftest import LABELS, make_adapter, make_base, make_run, save_best
 from tunery.cli.app import run
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
+from tunery.tasks.custom import CustomTask
 
 Capture = pytest.CaptureFixture[str]
 
@@ -113,6 +114,8 @@ def test_promoting_the_champion_says_so(capsys: Capture) -> None:
         (["predict", "grammar", "--file", "nowhere.jsonl"], 2, "no file nowhere.jsonl"),
         (["predict", "grammar", "--file", "-", "-o", "json"], 2, "needs --out"),
         (["predict", "grammar", "--text", "a", "--text2", "b"], 2, "takes one text"),
+        (["predict", "grammar", "--text", "a", "--data", "b"], 2, "--data with --demo"),
+        (["predict", "grammar", "--text", "\udcff"], 2, "not valid Unicode"),
         (["predict", "grammar", "--text", " "], 2, "the text is empty"),
         (["predict", "pairs", "--text", "a"], 2, "the second one is missing"),
         (["evaluate", "grammar", "--task", "colla"], 3, "did you mean 'cola'"),
@@ -212,6 +215,81 @@ def test_predict_interactively(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     (line,) = capsys.readouterr().out.splitlines()
     assert list(json.loads(line)) == ["label", "score", "scores", "latency_ms"]
     assert json.loads(line)["label"] is None
+
+
+def test_every_form_of_a_model_for_every_command(filled: Path, home: Home, tmp_path: Path, capsys: Capture) -> None:
+    adapter, base = filled.parent / "grammar-0.5", filled.parent / "base"
+    run_folder = make_run(home, base)
+    save_best(run_folder, "acceptability", 0, adapter, 24, 0.5)
+    trial = f"{run_folder.run_id}/acceptability/0"
+    forms = {"grammar": "grammar/1", "grammar@champion": "grammar/1", "grammar/1": "grammar/1",
+             f"{run_folder.run_id}/0": trial, trial: trial, str(adapter): str(adapter)}  # fmt: skip
+    told: dict[str, list[Any]] = {}
+    for number, (form, name) in enumerate(forms.items()):
+        commands = (
+            ["predict", form, "--text", "The cat sat."],
+            ["evaluate", form, "--limit", "8"],
+            ["export", form, "--to", str(tmp_path / str(number))],
+        )
+        for command in commands:
+            assert run([*command, "-o", "json"]) == 0
+            found = document(capsys)
+            assert found["model"] == name
+            told.setdefault(command[0], []).append(found)
+    assert len({found["score"] for found in told["predict"]}) == 1
+    assert len({found["objective"]["value"] for found in told["evaluate"]}) == 1
+    files = [{*found["files"]} - {"README.md"} for found in told["export"]]  # PEFT's own, of which a trial has none
+    assert files == [files[0]] * len(forms)
+
+
+def test_a_damaged_checkpoint_is_noted(filled: Path, home: Home, capsys: Capture) -> None:
+    run_folder = make_run(home, filled.parent / "base")
+    save_best(run_folder, "acceptability", 0, filled.parent / "grammar-0.5", 12, 0.5)
+    newest = save_best(run_folder, "acceptability", 0, filled.parent / "grammar-0.7", 24, 0.7)
+    (newest / "adapter_config.json").write_text("{}")
+    assert run(["predict", f"{run_folder.run_id}/0", "--text", "a cat"]) == 0
+    assert "adapter_config.json has 2 bytes, its manifest says" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+def test_the_demo_asks_the_task_s_own_examples(capsys: Capture) -> None:
+    assert run(["predict", "grammar", "--demo", "-o", "json"]) == 0
+    told = document(capsys)
+    assert list(told) == ["model", "task", "examples", "agreed"]
+    assert list(told["examples"][0]) == ["text", "meant", "label", "score", "scores"]
+    assert [entry["text"] for entry in told["examples"]][:2] == [
+        "The book was written by John.", "The book was written John.",
+    ]  # fmt: skip
+    agreed = sum(entry["meant"] == entry["label"] for entry in told["examples"])
+    assert (told["model"], told["task"], told["agreed"]) == ("grammar/1", "acceptability", agreed)
+    assert run(["predict", "grammar", "--demo"]) == 0
+    out = capsys.readouterr().out
+    assert f"{agreed} of 6 examples as meant" in out
+    assert "She gave he a present." in out
+    assert run(["predict", "pairs", "--demo", "-o", "json"]) == 0
+    told = document(capsys)
+    assert told["agreed"] is None
+    assert all(isinstance(entry["meant"], float) and entry["text2"] for entry in told["examples"])
+    assert run(["predict", "pairs", "--demo"]) == 0
+    assert "A dog is running through a field." in capsys.readouterr().out
+
+
+def test_the_demo_of_a_task_of_one_s_own(filled: Path, tmp_path: Path, capsys: Capture) -> None:
+    task = CustomTask(kind="classification", text="line", label="kind", labels=LABELS, folder="mine")
+    adapter = make_adapter(tmp_path / "adapter", filled.parent / "base", task="lines", custom=task)
+    assert run(["predict", str(adapter), "--demo"]) == 2
+    assert "lines has no examples of its own: name the folder that holds mine/ with --data" in capsys.readouterr().err
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    rows = [{"line": f"the cat sat {'on ' * number}", "kind": LABELS[number % 2]} for number in range(9)]
+    (tmp_path / "data" / "mine" / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(["predict", str(adapter), "--demo", "--data", str(tmp_path / "data"), "-o", "json"]) == 0
+    told = document(capsys)
+    assert [(entry["text"], entry["meant"]) for entry in told["examples"]] == [
+        (row["line"], row["kind"]) for row in rows[:6]
+    ]
+    unknown = make_adapter(tmp_path / "unknown", filled.parent / "base", task="nonesuch")
+    assert run(["predict", str(unknown), "--demo"]) == 3
+    assert "nonesuch, which is not known here: ask it with --text" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("home")

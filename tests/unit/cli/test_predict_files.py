@@ -139,7 +139,7 @@ def test_an_empty_file_has_no_predictions(folder: Path, tmp_path: Path, capsys: 
 def test_of_many_bad_lines_the_first_are_named(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text("nonsense\n" * 50 + '"a cat"\n')
-    assert run(["predict", str(folder), "--file", str(source)]) == 2
+    assert run(["predict", str(folder), "--file", str(source), "--out", "-"]) == 2
     captured = capsys.readouterr()
     assert [json.loads(line)["index"] for line in captured.out.splitlines()] == [50]
     assert captured.err.count("not JSON") == _batch.TOLD
@@ -155,6 +155,7 @@ def test_of_many_bad_lines_the_first_are_named(folder: Path, tmp_path: Path, cap
         ("nowhere", "out", "no file"),
         ("good", "folder", "folder is a folder; --out names a file"),
         ("good", "good/out", "good is no folder"),
+        ("good", "/dev/null", "/dev/null is no file; without --out, or with -, the predictions go to stdout"),
         ("good", "good", "would be overwritten"),
         ("good.bad.jsonl", "good", "would be overwritten"),
         ("loop", "out", "cannot be read"),
@@ -191,6 +192,18 @@ def test_a_pipe_by_name_is_read_too(folder: Path, tmp_path: Path, monkeypatch: p
     writer.join()
     assert [entry["index"] for entry in written(Path("out"))] == [0]
     assert written(Path("out.bad.jsonl"))[0]["line"] == "nonsense"
+
+
+def test_a_full_disk_is_told(folder: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    (tmp_path / "in").write_text('"a cat"\n')
+    command = [sys.executable, "-m", "tunery.cli.app", "predict", str(folder), "--file", str(tmp_path / "in")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: stdout cannot be written: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_device_that_is_not_there_is_told(folder: Path, capsys: Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from tunery.home import Home
 from tunery.inference.inputs import Reader
 
 UP, LEFT, BACKSPACE, CTRL_C, CTRL_D = "\x1b[A", "\x1b[D", "\x7f", "\x03", "\x04"
+CODES = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")
 ANSWER = r"(\w+)  (0\.\d{4})  \(\d+ ms\)"
 
 
@@ -60,10 +62,10 @@ class Terminal:
         self.shown, self._raw = "", b""
         os.write(self._ours, keys.encode())
 
-    def wait_for(self, pattern: str, *, limit_s: float = 300) -> re.Match[str]:
-        """What is shown since the last key; fails where the pattern does not come."""
+    def wait_for(self, pattern: str, *, raw: bool = False, limit_s: float = 120) -> re.Match[str]:
+        """What is shown since the last key (`raw`: with the codes); fails where the pattern does not come."""
         deadline = time.monotonic() + limit_s
-        while (found := re.search(pattern, self.shown)) is None:
+        while (found := re.search(pattern, self.shown if raw else CODES.sub("", self.shown))) is None:
             if not select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 pytest.fail(f"no {pattern!r} within {limit_s:.0f} s in {self.shown!r}")
             try:
@@ -74,12 +76,9 @@ class Terminal:
         return found
 
     def ends(self) -> int:
-        while True:
-            try:
-                if not os.read(self._ours, 65536):
-                    break
-            except OSError:
-                break
+        with contextlib.suppress(OSError):  # what the other side's closing is here
+            while select.select([self._ours], [], [], 120)[0] and os.read(self._ours, 65536):
+                pass
         os.close(self._ours)
         return self._process.wait(60)
 
@@ -91,43 +90,44 @@ def kept() -> list[str]:
 def test_a_session_at_a_terminal_and_the_next_one(folder: Path) -> None:
     terminal = Terminal(str(folder), "--interactive")
     terminal.wait_for("Ctrl-D ends")
-    terminal.wait_for("text> ")
+    terminal.wait_for("text>")
     terminal.type("the cat sat\r")
     first = terminal.wait_for(ANSWER)
     assert first[1] in ("acceptable", "unacceptable")
-    terminal.wait_for(r"ms\)[\s\S]*text> ")
+    terminal.wait_for(r"ms\)[\s\S]*text>")
 
     terminal.type("\r")
-    terminal.wait_for(r"nothing was typed[\s\S]*text> ")
+    terminal.wait_for(r"nothing was typed[\s\S]*text>")
 
     # A Chinese letter is two columns wide and three bytes long, and one press of a key.
     terminal.type("房间很干净")
     terminal.wait_for("净")
     terminal.type(LEFT)
-    terminal.wait_for(r"\x1b\[2D|\x08\x08")
+    terminal.wait_for(r"\x1b\[2D|\x08\x08", raw=True)
     terminal.type(LEFT + BACKSPACE + "最\r")
     chinese = terminal.wait_for(ANSWER)
     assert kept() == ["the cat sat", "房间最干净"]
-    terminal.wait_for(r"ms\)[\s\S]*text> ")
+    terminal.wait_for(r"ms\)[\s\S]*text>")
 
     terminal.type("no such")
     terminal.wait_for("such")
     terminal.type(CTRL_C)
-    terminal.wait_for("text> ")
+    terminal.wait_for("text>")
     terminal.type(UP + "\r")
     assert terminal.wait_for(ANSWER)[0].split()[:2] == chinese[0].split()[:2], "the last text, not the cleared one"
-    terminal.wait_for(r"ms\)[\s\S]*text> ")
+    terminal.wait_for(r"ms\)[\s\S]*text>")
     terminal.type(CTRL_D)
     assert terminal.ends() == 0
     file = Home.from_environment().root / _history.FILE
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
     again = Terminal(str(folder), "-i", "-o", "json")
-    again.wait_for("text> ")
+    again.wait_for("text>")
     again.type(UP + UP + "\r")
     line = again.wait_for(r"\{.*\}")
     assert f"{json.loads(line[0])['score']:.4f}" == first[2], "what was typed in the session before"
     assert list(json.loads(line[0])) == ["label", "score", "scores", "latency_ms"]
+    again.wait_for(r"\}[\s\S]*text>")
     again.type(CTRL_D)
     assert again.ends() == 0
 
@@ -136,19 +136,19 @@ def test_a_pair_is_asked_for_both_and_may_be_given_up(base: Path, tmp_path: Path
     folder = make_adapter(tmp_path / "pairs", base, labels=(), task="stsb")
     terminal = Terminal(str(folder), "--interactive")
     terminal.wait_for("a text a line, then its second text")
-    terminal.wait_for("text> ")
+    terminal.wait_for("text>")
     terminal.type("a cat\r")
-    terminal.wait_for("text2> ")
+    terminal.wait_for("text2>")
     terminal.type(CTRL_C)
-    terminal.wait_for("text> ")
+    terminal.wait_for("text>")
     terminal.type("a dog\r")
-    terminal.wait_for("text2> ")
+    terminal.wait_for("text2>")
     terminal.type("\r")
-    terminal.wait_for(r"the second text is empty[\s\S]*text> ")
+    terminal.wait_for(r"the second text is empty[\s\S]*text>")
     terminal.type("a dog\r")
-    terminal.wait_for("text2> ")
+    terminal.wait_for("text2>")
     terminal.type("a cat\r")
-    terminal.wait_for(r"\d\.\d{4}  \(\d+ ms\)")
+    terminal.wait_for(r"\d\.\d{4}  \(\d+ ms\)[\s\S]*text>")
     terminal.type(CTRL_D)
     assert terminal.ends() == 0
 
@@ -182,8 +182,8 @@ def test_no_text_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_a_history_is_cut_and_survives_what_is_not_its_own(tmp_path: Path) -> None:
-    problems: list[str] = []
     file = tmp_path / "home" / "history"
+    problems: list[str] = []
     history = KeptHistory(file, problems.append)
     assert list(history.load_history_strings()) == []
     file.parent.mkdir()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,13 @@ from tuners.config import TrainConfig
 from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, SeatSpec
 from tuners.full.config import Config as FullConfig
 from tuners.lora.config import Config as LoraConfig
+from tunery.cli._ask import ask
+from tunery.cli.output import Format
 from tunery.errors import InputError
 from tunery.inference.card import AdapterCard, AskingCard, BaseModelCard, ObjectiveCard
 from tunery.inference.evaluate import evaluate
 from tunery.inference.export import export
-from tunery.inference.generator import Generator
+from tunery.inference.generator import Answer, Generator, _Voice
 from tunery.inference.inputs import BadInput, Reader
 from tunery.inference.predictor import Predictor
 from tunery.tasks.custom import CustomTask
@@ -92,6 +97,49 @@ def test_its_answers_are_the_engines(trained: tuple[Path, Rows, list[str]]) -> N
     model = Generator.load(folder)
     assert list(model.answers(QUESTIONS, batch_size=4)) == engines == [row.answer for row in rows.rows]
     assert model(QUESTIONS[2]).text == engines[2], "alone, as beside others that are longer"
+
+
+def test_an_answer_comes_in_pieces(trained: tuple[Path, Rows, list[str]]) -> None:
+    folder, _, engines = trained
+    pieces: list[str] = []
+    answer = Generator.load(folder).aloud(QUESTIONS[2], pieces.append)
+    assert "".join(pieces) == answer.text == engines[2]
+    assert len(pieces) == answer.tokens == len(engines[2].split())
+
+
+def test_it_is_asked_one_after_the_other(
+    trained: tuple[Path, Rows, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _, engines = trained
+    model, typed = Generator.load(folder), "".join(f"{question}\n" for question in QUESTIONS[:2]).encode()
+    for output in Format:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
+        ask(model, Reader.of(model.card), output)
+        captured = capsys.readouterr()
+        if output is Format.TABLE:
+            assert captured.out.splitlines() == engines[:2]
+            assert len(re.findall(r"\(\d+ tokens, \d+ ms, \d+\.\d tokens/s\)", captured.err)) == 2
+        else:
+            told = [json.loads(line) for line in captured.out.splitlines()]
+            assert [(entry["answer"], entry["tokens"]) for entry in told] == [(text, 3) for text in engines[:2]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "pieces"),
+    [
+        (["", "房", "房", "房间"], ["房", "间"]),  # a token may be half a letter
+        (["a", "a .", "a."], ["a", " .", "\na."]),
+        (["a", "a b", "a c", "a c d"], ["a", " b", "\na c d"]),
+        ([""], []),
+    ],
+)
+def test_what_a_tokenizer_takes_back_comes_again_at_the_end(texts: list[str], pieces: list[str]) -> None:
+    said: list[str] = []
+    voice = _Voice(lambda words: Answer(texts[len(words) - 1]), said.append)
+    for number in range(len(texts)):
+        voice.hear([number])
+    voice.finish(Answer(texts[-1]))
+    assert said == pieces
 
 
 def test_it_is_measured_as_in_training(trained: tuple[Path, Rows, list[str]]) -> None:
