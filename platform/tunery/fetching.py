@@ -65,6 +65,11 @@ def pinned(
     return plan.model_copy(update={"studies": studies}), why
 
 
+def at_its_commit(study: Study, kept: Path) -> Study:
+    """The study as its run trains it: with the commit that `pinned` has kept there as its model's revision."""
+    return _pinned(study, json.loads(kept.read_bytes())) if kept.exists() else study
+
+
 def _pinned(study: Study, commits: dict[str, str]) -> Study:
     model = model_of(study)
     if model is None or model.name not in commits:

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from storage.checkpoints import Checkpoint, CheckpointStore
 from storage.errors import ChecksumError
-from storage.models import model_folder
+from storage.fetching import base_folder
 from tunery.errors import ConflictError, InputError, NotFoundError
+from tunery.fetching import at_its_commit
 from tunery.home import Home
 from tunery.inference.card import Score
 from tunery.inference.trained import adapter_files, card_of, write_folder
@@ -165,7 +166,7 @@ def _planned(run: RunFolder, study: str) -> Study:
     found = next((each for each in plan.studies if each.name == study), None)
     if found is None:
         raise ConflictError(f"{run.plan_file} has no study {study!r}, which its state has")
-    return found
+    return at_its_commit(found, run.models_file)
 
 
 def _written(
@@ -182,9 +183,8 @@ def _written(
 
     task, model = study.definition, study.model
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            model_folder(model.id), revision=model.revision, trust_remote_code=False
-        )
+        base = base_folder(model.id, model.revision, model.source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise NotFoundError(f"the tokenizer of the base model {model.id!r} cannot be loaded: {error}") from error
     tokenizer.save_pretrained(scratch / "tokenizer")

@@ -117,7 +117,7 @@ def value_adapter(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
     return make_adapter(tmp_path_factory.mktemp("value-adapter"), bert, labels=(), task="stsb")
 
 
-def make_run(home: Home, base: Path, *, name: str = "small", studies: int = 1) -> RunFolder:
+def make_run(home: Home, base: Path | str, *, name: str = "small", studies: int = 1) -> RunFolder:
     """A run as its driver leaves it: trial 0 is the best, trial 1 has just begun, trial 2 has failed at once."""
     values: dict[str, Any] = {
         "apiVersion": "tunery/v1",

@@ -11,6 +11,7 @@ from storage.registry import Registry
 from tests.unit.inference.conftest import make_adapter, make_run, save_best
 from tunery.errors import InputError, NotFoundError, TuneryError, UnreachableError
 from tunery.home import Home
+from tunery.inference import trials
 from tunery.inference.predictor import Predictor
 from tunery.inference.source import locate
 from tunery.runs import TRAINING_FILES, RunFolder
@@ -49,6 +50,24 @@ def test_every_way_to_name_a_trial(run: RunFolder, home: Home, adapter: Path) ->
     assert (card.run_id, card.study, card.trial, card.max_length) == (run.run_id, STUDY, 0, 32)
     predictor = Predictor.load("small/0", home=home)
     assert predictor("A cat sat.") == Predictor.load(adapter)("A cat sat.")
+
+
+def test_its_base_is_at_the_commit_that_its_run_has_kept(
+    home: Home, bert: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(home, "org/tiny")
+    folder.models_file.write_text('{"org/tiny": "abc123"}')
+    save_best(folder, STUDY, 0, adapter, 24, 0.7)
+    asked: list[tuple[str | None, ...]] = []
+
+    def base_folder(*of: str | None) -> str:
+        asked.append(of)
+        return str(bert)
+
+    monkeypatch.setattr(trials, "base_folder", base_folder)
+    base = locate("small/0", home=home).card.base
+    assert asked == [("org/tiny", "abc123", "hub")]
+    assert (base.id, base.revision, base.source) == ("org/tiny", "abc123", "hub")
 
 
 def test_a_better_checkpoint_is_the_model_from_then_on(run: RunFolder, home: Home, bert: Path, tmp_path: Path) -> None:
