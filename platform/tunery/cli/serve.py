@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,6 +97,9 @@ def _tell(serving: Serving, output: Format, *, token: bool) -> None:
 
 def _follow(server: Any) -> None:
     trouble = ""
+    # Both are asked for by what looks after processes; and a shell starts what runs behind it deaf to the first.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.default_int_handler)
     try:
         while True:
             time.sleep(LOOK_EVERY_S)

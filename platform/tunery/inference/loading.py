@@ -81,7 +81,8 @@ def load_in_transformers(folder: Path, card: AdapterCard, *, device: str, quanti
 
 def _in_engine(folder: Path, card: AdapterCard, device: str) -> InEngine:
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    reader = Reader(load_base(base_of(folder, card, device=device), device))
+    with quiet():
+        reader = Reader(load_base(base_of(folder, card, device=device), device))
     read(reader, "", folder, card, stop=stop_tokens(tokenizer) if card.kind == "generation" else ())
     return InEngine(reader, "", tokenizer)
 

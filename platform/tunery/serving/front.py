@@ -1,6 +1,6 @@
 """The HTTP routes: who may ask, which replica knows, and how it is counted."""
 
-from __future__ import annotations
+# Annotations are objects here, not text: a replica gets this class by value, without the names that text would need.
 
 import hmac
 import time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import zlib
@@ -65,6 +66,8 @@ class Server:
         self._sources = {model: self._locate(model) for model in self._order.models}
         self._port = self._port or _free_port(self._order.host)
         _check_free(self._order.host, self._port)
+        # What it tells of itself at every start is nothing to who only wants an answer.
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options=HTTPOptions(host=self._order.host, port=self._port))
         self._run()
         return self.serving
