@@ -116,7 +116,8 @@ class Plan(Frozen):
 
     @property
     def pack_bytes(self) -> int | None:
-        """A worker's share of the largest base, and as many of the largest seats as a pack has; None: unknown."""
+        """A worker's share of the largest base, what is kept of its states, and as many of the largest seats as a
+        pack has; None: unknown."""
         bases = [estimate.base_bytes for estimate in self.estimates]
         seats = [
             None if estimate.seat_bytes is None else self.seats(study) * estimate.seat_bytes
@@ -125,7 +126,8 @@ class Plan(Frozen):
         if None in bases or None in seats:
             return None
         share = -(-max(base or 0 for base in bases) // self.spec.resources.workers)
-        return share + max(seat or 0 for seat in seats)
+        kept = max(study.tuner.kept_bytes for study in self.studies)
+        return share + kept + max(seat or 0 for seat in seats)
 
     def only(self, studies: Collection[str]) -> Plan:
         """The plan of these studies alone."""
@@ -281,6 +283,9 @@ def _base_bytes(study: Study, shape: Shape, *, gpu: bool) -> int:
 def _seat_bytes(study: Study, shape: Shape, *, outputs: int) -> int | None:
     if study.tuner.trains_base:
         return (shape.parameters + outputs * (shape.hidden + 1)) * _BYTES_A_TRAINED_PARAMETER
+    if study.tuner.trains_beside:
+        side = study.tuner.side_parameters(layers=shape.layers, hidden=shape.hidden, inner=shape.inner)
+        return (side + outputs * (shape.hidden + 1)) * _BYTES_A_TRAINED_PARAMETER
     rank = getattr(study.tuner, "rank", None)
     if rank is None:
         return None

@@ -102,11 +102,15 @@ def answered_over_http(home: Home) -> None:
     """All of them in one server; a promotion is served without a restart, and who has no token gets nothing."""
     names = [f"{task}-{method}" for task in ("animals", "numbers", "replies") for method in ("lora", "full", "qst")]
     with served(home, names, token="open sesame") as url, httpx.Client(base_url=url, timeout=60) as anyone:
-        asked: dict[str, Any] = {"inputs": [{"text": "a cat"}], "messages": [{"role": "user", "content": "a cat"}]}
-        for route in ("/v1/predict", "/v1/chat/completions", "/v1/models", "/metrics"):
+        asked: dict[str, Any] = {
+            "/v1/predict": {"inputs": [{"text": "a cat"}]},
+            "/v1/chat/completions": {"messages": [{"role": "user", "content": "a cat"}]},
+            "/v1/models": None,
+            "/metrics": None,
+        }
+        for route, body in asked.items():
             for headers in ({}, {"Authorization": "Bearer open says me"}):
-                method = "GET" if route in ("/v1/models", "/metrics") else "POST"
-                refused = anyone.request(method, route, json=asked, headers=headers)
+                refused = anyone.request("POST" if body else "GET", route, json=body, headers=headers)
                 assert (refused.status_code, refused.json()["error"]["type"]) == (401, "unauthorised"), route
         assert anyone.get("/health").json() == {"status": "ok", "models": names}
         assert "/v1/chat/completions" in anyone.get("/openapi.json").json()["paths"]
@@ -116,8 +120,8 @@ def answered_over_http(home: Home) -> None:
             alone = open_model(name, home)
             if name.startswith("replies"):
                 for text in texts:
-                    body: dict[str, Any] = {"model": name, "messages": [{"role": "user", "content": text}]}
-                    found = anyone.post("/v1/chat/completions", json=body).json()
+                    question = {"model": name, "messages": [{"role": "user", "content": text}]}
+                    found = anyone.post("/v1/chat/completions", json=question).json()
                     assert found["choices"][0]["message"]["content"] == alone(text).line
                     assert found["usage"]["completion_tokens"] <= 6
                 continue

@@ -196,6 +196,14 @@ class TestEstimate:
         found = plan_of("", "data.max_train=1000000", "tasks=[rte]").estimates[0]
         assert found.train_rows == tasks.get("rte").rows["train"]
 
+    def test_a_side_network_is_counted_with_what_is_kept_beside_it(self) -> None:
+        plan = plan_of("", "tuner={method: qst}", "search={}", "model.id=meta-llama/Llama-3.2-3B")
+        found = plan.estimates[0]
+        assert found.seat_bytes == 16 * (14_501_597 + 2 * 3073)
+        assert (
+            plan.pack_bytes == (found.base_bytes or 0) + (1024 << 20) + plan.seats(plan.studies[0]) * found.seat_bytes
+        )
+
     def test_the_largest_rank_decides_a_seat(self) -> None:
         # query and value of 12 layers, 768 wide; 2 outputs; 16 bytes a trained parameter
         assert plan_of().estimates[0].seat_bytes == 16 * (8 * 12 * 2 * 2 * 768 + 2 * 769)

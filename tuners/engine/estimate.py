@@ -65,9 +65,10 @@ class Footprint:
 class Foresight:
     """Foresees the memory of one pack. Made when its base is loaded and no seat is there."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, more: int = 0) -> None:
+        """`more`: bytes that will be taken whoever is in."""
         self._device, self._itemsize = device, dtype.itemsize
-        self._fixed = _taken(device) + LIBRARIES[device.type]
+        self._fixed = _taken(device) + LIBRARIES[device.type] + more
 
     def footprint(self, loads: Collection[Load], max_tokens: int) -> Footprint:
         """With forwards of at most `max_tokens`; a longer sequence goes alone."""

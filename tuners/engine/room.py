@@ -27,7 +27,7 @@ class Room:
         affordable = max(PROBE_TOKENS, ACTIVATIONS // base.activation_bytes)
         self._most = max_tokens or min(MOST_TOKENS[base.device.type], affordable)
         self._fits = self._most
-        self._foresight = Foresight(base.device, base.trained_dtype)
+        self._foresight = Foresight(base.device, base.trained_dtype, more=base.spec.kept_bytes)
         self._loads: dict[str, Load] = {}
         self._specs: dict[str, SeatSpec] = {}
         self._measured: dict[str, float] = {}

@@ -117,7 +117,9 @@ class Server:
                 .bind(spec, self._order.device, threads)
             )
             front |= {model: {"described": self._described(model).model_dump(), "replica": name} for model in models}
-        routes = _deployment(Front).options(ray_actor_options={"num_cpus": 0}, user_config=front)
+        routes = _deployment(Front).options(
+            ray_actor_options={"num_cpus": 0}, user_config={model: front[model] for model in self._order.models}
+        )
         serve.run(routes.bind(self._order.token, replicas), name=APP, route_prefix="/")
 
     def _groups(self) -> Mapping[BaseSpec, Sequence[str]]:

@@ -465,3 +465,13 @@ def test_answers_are_read_back(generating: Any, tmp_path: Path) -> None:
     found = reader.answers(dict(zip("ab", prompts, strict=True)))
     for name in "ab":
         assert [list(answer) for answer in found[name]] == [list(answer) for answer in dev[name]["dev"].answers]
+
+
+def test_what_may_be_kept_is_foreseen(tiny: Any, seat: Any) -> None:
+    peaks = []
+    for kept in (0, 64 << 20):
+        pack = Pack(base_of(tiny("bert"), kept=kept, dtype="float32"))
+        pack.join(side(seat))
+        peaks.append(pack.footprint.fixed)
+    # The rest is the process's own, which other tests share.
+    assert peaks[1] - peaks[0] == pytest.approx(64 << 20, abs=16 << 20)
