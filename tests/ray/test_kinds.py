@@ -31,6 +31,7 @@ from tunery.rows import evaluation_sets
 
 pytestmark = pytest.mark.ray
 
+TEXTS = ("the cat sat", "a dog was", "john dog think")
 ANSWERS = {"cat": "he sat on mat", "dog": "she was smart"}
 
 
@@ -115,24 +116,24 @@ def answered_over_http(home: Home) -> None:
         assert anyone.get("/health").json() == {"status": "ok", "models": names}
         assert "/v1/chat/completions" in anyone.get("/openapi.json").json()["paths"]
         anyone.headers["Authorization"] = "Bearer open sesame"
-        texts = ["the cat sat", "a dog was", "john dog think"]
         for name in names:
             alone = open_model(name, home)
             if name.startswith("replies"):
-                for text in texts:
+                for text in TEXTS:
                     question = {"model": name, "messages": [{"role": "user", "content": text}]}
                     found = anyone.post("/v1/chat/completions", json=question).json()
                     assert found["choices"][0]["message"]["content"] == alone(text).line
                     assert found["usage"]["completion_tokens"] <= 6
                 continue
-            inputs: dict[str, Any] = {"model": name, "inputs": [{"text": text} for text in texts]}
+            inputs: dict[str, Any] = {"model": name, "inputs": [{"text": text} for text in TEXTS]}
             found = anyone.post("/v1/predict", json=inputs).json()
             assert found["version"] == f"{name}/1"
-            for text, said in zip(texts, found["predictions"], strict=True):
+            for text, said in zip(TEXTS, found["predictions"], strict=True):
                 expected = alone(text)
                 assert isinstance(expected, Prediction)
                 assert said["label"] == expected.label
                 assert said["score"] == pytest.approx(expected.score, abs=1e-3)
+        before = counted(anyone.get("/metrics").text)
         promoted(home, "animals-lora")
         ask = {"model": "animals-lora", "inputs": [{"text": "a cat"}]}
         eventually(
@@ -141,7 +142,16 @@ def answered_over_http(home: Home) -> None:
         )
         listed = {model["id"]: model["version"] for model in anyone.get("/v1/models").json()["data"]}
         assert listed["animals-lora"] == "animals-lora/2"
-        assert 'tunery_model{model="animals-lora",version="animals-lora/2"} 1.0' in anyone.get("/metrics").text
+        metrics = anyone.get("/metrics").text
+        assert 'tunery_model{model="animals-lora",version="animals-lora/2"} 1.0' in metrics
+        # Nothing was started anew for it.
+        assert counted(metrics) == before == ["1.0"]
+
+
+def counted(metrics: str) -> list[str]:
+    """Requests of a model that was not promoted."""
+    line = 'tunery_requests_total{model="numbers-lora",route="predict",status="200"} '
+    return [each.removeprefix(line) for each in metrics.splitlines() if each.startswith(line)]
 
 
 def promoted(home: Home, name: str) -> None:

@@ -94,7 +94,9 @@ class Beside:
         groups: dict[object, list[int]] = {}
         for place, (side, rows) in enumerate(zip(sides, layout.rows, strict=True)):
             if rows.examples:
-                same = (type(side), side.kind, rows.answers, *map(_key, rows.examples))
+                # Where an answer begins, the label says.
+                begins = tuple(example.label for example in rows.examples) if rows.answers else ()
+                same = (type(side), side.kind, begins, *map(_key, rows.examples))
                 groups.setdefault(same, []).append(place)
         outputs: dict[int, Tensor] = {}
         for places in groups.values():

@@ -30,6 +30,8 @@ from tuners.errors import SeatError
 
 _MAX_TOKENS = 4096
 """Of one forward."""
+_MOST_TRAINED = 64
+"""Sets of names whose layers are held together, ready to be asked again."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ class Reader:
     @torch.inference_mode()
     def logits(self, asked: Mapping[str, Sequence[AnyExample]]) -> dict[str, NDArray[np.float32]]:
         """[N, C] of each one's examples, in their order."""
-        names = tuple(asked)
+        names = tuple(sorted(asked))
         heads = [self._place(name).head for name in names]
         found = {name: np.empty((len(asked[name]), self._head(name).spec.outputs), np.float32) for name in names}
-        for batch in _batches(list(asked.values())):
+        for batch in _batches([asked[name] for name in names]):
             rows = [Rows([asked[name][index] for index in batch[place]], None) for place, name in enumerate(names)]
             layout = self.base.laid_out(rows)
             pooled_PI = self.base.pooled(layout, self._trained_by(names), training=False)
@@ -102,12 +104,16 @@ class Reader:
     @torch.inference_mode()
     def answers(self, asked: Mapping[str, Asker]) -> dict[str, list[NDArray[np.int32]]]:
         """The likeliest words after each prompt; see `generate.answers`."""
-        names = tuple(asked)
+        names = tuple(sorted(asked))
         heads = [head for name in names if isinstance(head := self._place(name).head, LanguageHead)]
         if len(heads) != len(names):
             raise SeatError("only a model with answers can be asked for them")
         return dict(
-            zip(names, answers(self.base, list(asked.values()), self._trained_by(names), heads[0].words), strict=True)
+            zip(
+                names,
+                answers(self.base, [asked[name] for name in names], self._trained_by(names), heads[0].words),
+                strict=True,
+            )
         )
 
     def _place(self, name: str) -> _Place:
@@ -123,6 +129,8 @@ class Reader:
 
     def _trained_by(self, names: tuple[str, ...]) -> Trained:
         if names not in self._trained:
+            if len(self._trained) >= _MOST_TRAINED:
+                self._trained.clear()
             grouped = self.base.kernels.adapters == "grouped"
             places = [self._place(name) for name in names]
             self._trained[names] = trained([(place.slots, place.side) for place in places], grouped=grouped)

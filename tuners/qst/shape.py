@@ -30,7 +30,8 @@ class Shape:
     def of(cls, *, layers: int, hidden: int, inner: int, reduction: int, rank: int) -> Shape:
         """Beside a base of these sizes; rank 0 for pooling."""
         width = _rounded(hidden / reduction)
-        heads = next(count for count in range(max(1, width // _HEAD), 0, -1) if width % count == 0)
+        # A head's width is such a multiple too.
+        heads = next(count for count in range(max(1, width // _HEAD), 0, -1) if width % (count * _MULTIPLE) == 0)
         return cls(layers, hidden, width, _rounded(inner / reduction), heads, rank)
 
     @property

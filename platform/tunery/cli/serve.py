@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from storage.errors import StorageError
 from tunery.cli import extras
 from tunery.cli._models import DeviceOption, quiet_libraries
 from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit, note, only_stderr, table
-from tunery.errors import TuneryError
+from tunery.errors import InputError, TuneryError
 from tunery.home import Home
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def command(
         home = Home.from_environment()
         order = Order(tuple(models), host, port, os.environ.get(TOKEN, ""), usable_device(device), profile)
         server = Server(order, home)
-        ray = started_ray(load_profile(profile, home), namespace="tunery-serve")
+        place = load_profile(profile, home)
+        if place.ray:
+            raise InputError("serve runs on this machine: name a profile without a Ray cluster")
+        ray = started_ray(place, namespace="tunery-serve")
     with contextlib.ExitStack() as stack:
         with only_stderr():
             stack.enter_context(ray)
@@ -79,7 +83,7 @@ def _tell(serving: Serving, output: Format, *, token: bool) -> None:
     for model in serving.models:
         listed.add_row(model.id, model.version, model.task, model.base)
     first = serving.models[0]
-    header = f" -H 'Authorization: Bearer '${TOKEN}" if token else ""
+    header = f' -H "Authorization: Bearer ${TOKEN}"' if token else ""
     body = (
         f'{{"model": "{first.id}", "messages": [{{"role": "user", "content": "..."}}]}}'
         if first.kind == "generation"
@@ -108,8 +112,8 @@ def _follow(server: Any) -> None:
                     version = next(each.version for each in server.serving.models if each.id == model)
                     note(f"{model}: {version} is served from now on")
                 trouble = ""
-            except TuneryError as error:
-                # What is served goes on; a registry that is away is told once.
+            except (TuneryError, StorageError, OSError, RuntimeError) as error:
+                # What is served goes on; a registry or a replica that is away is told once.
                 if str(error) != trouble:
                     trouble = str(error)
                     note(f"still serving what was served: {error}")

@@ -162,11 +162,16 @@ class _Host:
         if self.visit is None and due and orders == Orders():
             self._ask()
             orders = self._answer(wait=pressing)
+        if orders.close and self.messages:
+            # The desk hears what there is to say before it says again to close.
+            self._ask()
+            orders = self._answer(wait=True)
         return orders
 
     def _ask(self) -> None:
         order, (messages, self.messages) = self.order, (self.messages, [])
         wait_s = 0.0 if self.seats else 5.0
+        self.visited = time.monotonic()
         self.visit = self.calls.submit(order.desk.visit, order.pack, self.incarnation, messages, wait_s=wait_s)
 
     def _answer(self, *, wait: bool) -> Orders:
@@ -174,7 +179,6 @@ class _Host:
         if self.visit is None or not (wait or self.visit.done()):
             return Orders()
         orders, self.visit = self.visit.result(), None
-        self.visited = time.monotonic()
         return orders
 
     def _say(self, *messages: PackMessage) -> None:

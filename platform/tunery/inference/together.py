@@ -20,6 +20,8 @@ from tunery.errors import InputError
 from tunery.inference.card import AdapterCard, AskingCard
 from tunery.inference.engine import base_of, load_base, read
 from tunery.inference.generator import Answer
+from tunery.inference.inputs import BadInput
+from tunery.inference.inputs import Reader as Inputs
 from tunery.inference.predictor import Prediction, prediction_of
 from tunery.inference.source import Source
 from tunery.tasks.prompting import Prompting, answer_text, stop_tokens
@@ -42,6 +44,7 @@ Encode = Callable[[str, str | None], Example]
 @dataclass(frozen=True)
 class _Member:
     card: AdapterCard
+    inputs: Inputs
     encode: Encode
     read: Callable[[Sequence[int]], str]
     """An answer's tokens as text."""
@@ -86,8 +89,8 @@ class Together:
         del self._members[name]
 
     def ask(self, asked: Sequence[Asked]) -> list[Prediction | Answer]:
-        """What each model says to each input, in their order. InputError for one without tokens."""
-        examples = [self._members[each.model].encode(each.text, each.text_pair) for each in asked]
+        """What each model says to each input, in their order. InputError for one that its model cannot take."""
+        examples = [self._example(each) for each in asked]
         for each, example in zip(asked, examples, strict=True):
             if not len(example.ids):
                 raise InputError(f"an input of {each.model} has no tokens: {each.text!r}")
@@ -96,6 +99,14 @@ class Together:
         self._predict([n for n, answers in enumerate(answering) if not answers], asked, examples, found)
         self._answer([n for n, answers in enumerate(answering) if answers], asked, examples, found)
         return [found[number] for number in range(len(asked))]
+
+    def _example(self, asked: Asked) -> Example:
+        member = self._members[asked.model]
+        try:
+            text, text_pair = member.inputs.checked(asked.text, asked.text_pair)
+        except BadInput as error:
+            raise InputError(f"an input of {asked.model}: {error}") from error
+        return member.encode(text, text_pair)
 
     def _predict(
         self, numbers: list[int], asked: Sequence[Asked], examples: Sequence[Example], found: dict[int, Any]
@@ -131,7 +142,8 @@ class Together:
                         self._members[name].read(words.tolist()),
                         len(words),
                         asked=len(examples[number].ids),
-                        ended=len(words) < most,
+                        # No answer goes on beyond the model's positions.
+                        ended=len(words) < min(most, self._reader.base.longest - len(examples[number].ids) + 1),
                     )
 
 
@@ -147,7 +159,7 @@ def _member(source: Source) -> _Member:
     tokenizer = AutoTokenizer.from_pretrained(str(source.folder), trust_remote_code=False)
     stop = stop_tokens(tokenizer) if card.asking is not None else ()
     encode = _text(card, tokenizer) if card.asking is None else _question(card, card.asking, tokenizer, stop)
-    return _Member(card, encode, lambda words: answer_text(tokenizer, words), stop)
+    return _Member(card, Inputs.of(card), encode, lambda words: answer_text(tokenizer, words), stop)
 
 
 def _text(card: AdapterCard, tokenizer: Any) -> Encode:

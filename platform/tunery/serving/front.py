@@ -61,9 +61,10 @@ class _WrongError(Exception):
 
 @dataclass(frozen=True)
 class Known:
-    """What the front knows of a model."""
+    """What the front knows of a model; the replica knows the rest, as it is now."""
 
-    described: ModelOut
+    model: str
+    kind: str
     replica: str
     """The deployment that has it."""
 
@@ -95,15 +96,14 @@ def _error(status: int, kind: _Kind, message: str) -> JSONResponse:
     return JSONResponse(ErrorResponse(error=ErrorOut(message=message, type=kind)).model_dump(), status, headers)
 
 
-@serve.deployment(max_ongoing_requests=1024)
+@serve.deployment(max_ongoing_requests=1024, max_queued_requests=4096)
 @serve.ingress(app)
 class Front:
-    """One a server. `user_config` names the models, as `Replica`'s does."""
+    """One a server."""
 
-    def __init__(self, token: str, replicas: Mapping[str, DeploymentHandle[Any]]) -> None:
+    def __init__(self, token: str, replicas: Mapping[str, DeploymentHandle[Any]], models: Mapping[str, Known]) -> None:
         """`token`: empty where none is needed."""
-        self._token, self._replicas = token, dict(replicas)
-        self._known: dict[str, Known] = {}
+        self._token, self._replicas, self._known = token, dict(replicas), dict(models)
         self._registry = prometheus.CollectorRegistry()
         self._requests = prometheus.Counter(
             "tunery_requests", "Requests.", ["model", "route", "status"], registry=self._registry
@@ -119,17 +119,6 @@ class Front:
             "tunery_model", "1 for the version that is served.", ["model", "version"], registry=self._registry
         )
 
-    def reconfigure(self, models: Mapping[str, Mapping[str, Any]]) -> None:
-        """Model -> {described, replica}."""
-        known = {
-            name: Known(ModelOut.model_validate(each["described"]), str(each["replica"]))
-            for name, each in models.items()
-        }
-        self._known = known
-        self._versions.clear()
-        for name, each in known.items():
-            self._versions.labels(name, each.described.version).set(1)
-
     @app.get("/health")
     async def health(self) -> Health:
         """Whether it answers. Needs no token."""
@@ -139,13 +128,16 @@ class Front:
     async def metrics(self, credentials: _Credentials = None) -> Response:
         """For Prometheus."""
         self._admit(credentials)
+        self._versions.clear()
+        for each in await self._served():
+            self._versions.labels(each.id, each.version).set(1)
         return Response(prometheus.generate_latest(self._registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
     @app.get("/v1/models")
     async def models(self, credentials: _Credentials = None) -> ModelsResponse:
         """What is served, and in which version."""
         self._admit(credentials)
-        return ModelsResponse(data=tuple(each.described for each in self._known.values()))
+        return ModelsResponse(data=tuple(await self._served()))
 
     @app.post("/v1/predict")
     async def predict(self, body: PredictRequest, credentials: _Credentials = None) -> PredictResponse:
@@ -160,11 +152,11 @@ class Front:
     async def _predict(self, body: PredictRequest, credentials: HTTPAuthorizationCredentials | None) -> PredictResponse:
         self._admit(credentials)
         known = self._model(body.model, answers=False)
-        said = await self._ask(known, [Asked(known.described.id, each.text, each.text2) for each in body.inputs])
-        self._inputs.labels(known.described.id).inc(len(body.inputs))
+        said = await self._ask(known, [Asked(known.model, each.text, each.text2) for each in body.inputs])
+        self._inputs.labels(known.model).inc(len(body.inputs))
         predictions = [each for each in said.results if isinstance(each, Prediction)]
         return PredictResponse(
-            model=known.described.id,
+            model=known.model,
             version=said.version,
             predictions=tuple(PredictionOut.model_validate(each.told()) for each in predictions),
         )
@@ -178,15 +170,15 @@ class Front:
         if before or last.role != "user":
             raise _WrongError(400, "bad_input", "the model answers one question: one message, of role user")
         most = body.max_completion_tokens or body.max_tokens
-        said = await self._ask(known, [Asked(known.described.id, last.content, None, most)])
+        said = await self._ask(known, [Asked(known.model, last.content, None, most)])
         (answer,) = said.results
         assert isinstance(answer, Answer)
-        self._inputs.labels(known.described.id).inc()
-        self._tokens.labels(known.described.id).inc(answer.tokens)
+        self._inputs.labels(known.model).inc()
+        self._tokens.labels(known.model).inc(answer.tokens)
         return ChatResponse(
             id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
-            model=known.described.id,
+            model=known.model,
             choices=(
                 Choice(
                     message=Message(role="assistant", content=answer.text),
@@ -200,11 +192,16 @@ class Front:
             ),
         )
 
+    async def _served(self) -> list[ModelOut]:
+        found = [await replica.served.remote() for replica in self._replicas.values()]
+        together: dict[str, ModelOut] = {name: each for models in found for name, each in models.items()}
+        return [together[name] for name in self._known]
+
     def _admit(self, credentials: HTTPAuthorizationCredentials | None) -> None:
         if not self._token:
             return
         given = credentials.credentials if credentials else ""
-        if not hmac.compare_digest(given.encode(), self._token.encode()):
+        if not hmac.compare_digest(given.encode("latin-1", "replace"), self._token.encode()):
             raise _WrongError(401, "unauthorised", "a token is needed: Authorization: Bearer TOKEN")
 
     def _model(self, name: str, *, answers: bool) -> Known:
@@ -217,9 +214,9 @@ class Front:
                 raise _WrongError(404, "not_found", f"{wanted}; there are: {names}")
             raise _WrongError(400, "bad_input", f"{wanted}; there are: {names}")
         found = self._known[name]
-        if answers != (found.described.kind == "generation"):
+        if answers != (found.kind == "generation"):
             right = "/v1/predict" if answers else "/v1/chat/completions"
-            kind = found.described.kind
+            kind = found.kind
             raise _WrongError(400, "bad_input", f"model {name!r} is for {kind}: ask it at {right}")
         return found
 

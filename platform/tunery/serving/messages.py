@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tunery.inference.card import AdapterCard
+
 MOST_INPUTS = 1024
 """Of one request."""
 _MOST_TEXT = 1_000_000
@@ -111,6 +113,11 @@ class ModelOut(BaseModel):
     kind: Literal["classification", "regression", "generation"]
     labels: tuple[str, ...]
     base: str
+
+
+def described(model: str, version: str, card: AdapterCard) -> ModelOut:
+    """A model as it is listed."""
+    return ModelOut(id=model, version=version, task=card.task, kind=card.kind, labels=card.labels, base=card.base.id)
 
 
 class ModelsResponse(BaseModel):

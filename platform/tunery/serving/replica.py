@@ -10,17 +10,28 @@ import torch
 from ray import serve
 
 from tuners.engine import Base, BaseSpec
-from tunery.errors import InputError
+from tuners.errors import TunerError
+from tunery.errors import InputError, TuneryError
 from tunery.inference.card import AdapterCard
 from tunery.inference.generator import Answer
 from tunery.inference.predictor import Prediction
 from tunery.inference.source import Source
 from tunery.inference.together import Asked, Together
+from tunery.serving.messages import ModelOut, described
 
 MOST_TOGETHER = 64
 """Requests of one batch."""
 WAIT_S = 0.004
 """For which a request waits for others: short beside a forward."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model's files."""
+
+    name: str
+    """Of the registered version, or the folder."""
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -36,41 +47,50 @@ Request = Sequence[Asked]
 """Inputs of one model."""
 
 
-@serve.deployment(max_ongoing_requests=4 * MOST_TOGETHER)
+@serve.deployment(max_ongoing_requests=4 * MOST_TOGETHER, max_queued_requests=16 * MOST_TOGETHER)
 class Replica:
-    """Serve's `user_config` names the models: another version of one comes without a restart."""
+    """Everything here runs in one event loop, and nothing waits in the middle: a switch and a batch never meet."""
 
-    def __init__(self, spec: BaseSpec, device: str, threads: int) -> None:
+    def __init__(self, spec: BaseSpec, device: str, threads: int, models: Mapping[str, Version]) -> None:
         """`threads` of torch, on a CPU."""
         if device == "cpu":
             torch.set_num_threads(threads)
         self._together = Together(Base.load(spec, device))
         self._versions: dict[str, str] = {}
+        for model, version in models.items():
+            self._read(model, version)
 
-    def reconfigure(self, models: Mapping[str, tuple[str, str]]) -> None:
-        """Model -> its version and folder; those that are not named any more go."""
-        for model, (version, folder) in models.items():
-            if self._versions.get(model) != version:
-                # Read whole before it takes the place: whoever asks meanwhile is answered by the one before.
-                self._together.add(model, Source(version, Path(folder), AdapterCard.read(Path(folder))))
-                self._versions[model] = version
-        for model in self._versions.keys() - models.keys():
-            self._together.remove(model)
-            del self._versions[model]
+    async def switch(self, model: str, version: Version) -> str:
+        """Serve another version of a model from now on. Why not, where it cannot be read: the one before stays."""
+        try:
+            self._read(model, version)
+        except (TuneryError, OSError, ValueError) as error:
+            return f"{version.name} cannot be served: {error}"
+        return ""
+
+    async def served(self) -> dict[str, ModelOut]:
+        """What is asked here, as it is now."""
+        return {model: described(model, name, self._together.card(model)) for model, name in self._versions.items()}
+
+    def _read(self, model: str, version: Version) -> None:
+        folder = Path(version.folder)
+        self._together.add(model, Source(version.name, folder, AdapterCard.read(folder)))
+        self._versions[model] = version.name
 
     @serve.batch(max_batch_size=MOST_TOGETHER, batch_wait_timeout_s=WAIT_S)
     async def ask(self, requests: list[Request]) -> list[Said]:
         """What each request's model says to its inputs. A wrong input spoils no other's answer."""
         try:
             results = iter(self._together.ask([each for request in requests for each in request]))
-        except InputError:
+        except (InputError, TunerError, RuntimeError):
+            # One request's input, or all of them together in memory: each for itself, then.
             return [self._alone(request) for request in requests]
         return [Said(self._version(request), tuple(next(results) for _ in request)) for request in requests]
 
     def _alone(self, request: Request) -> Said:
         try:
             return Said(self._version(request), tuple(self._together.ask(request)))
-        except InputError as error:
+        except (InputError, TunerError, RuntimeError) as error:
             return Said(wrong=str(error))
 
     def _version(self, request: Request) -> str:

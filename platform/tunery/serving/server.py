@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.handle import DeploymentHandle
 
 from tuners.engine import BaseSpec
 from tunery.errors import ConflictError, InputError
 from tunery.home import Home
 from tunery.inference.engine import base_of
 from tunery.inference.source import Source, locate
-from tunery.serving.front import Front
-from tunery.serving.messages import ModelOut
-from tunery.serving.replica import Replica
+from tunery.serving.front import Front, Known
+from tunery.serving.messages import ModelOut, described
+from tunery.serving.replica import Replica, Version
 
 APP = "tunery"
+ANSWER_S = 120.0
+"""Within which a replica says what it serves, or has read another version."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -57,8 +59,14 @@ class Server:
             raise InputError(f"without a token only this machine may ask: set one, or leave {order.host!r} out")
         if len(set(order.models)) < len(order.models):
             raise InputError("a model is named twice")
+        if order.device not in ("cpu", "cuda"):
+            raise InputError(
+                f"device {order.device!r}: serve takes cpu or cuda; CUDA_VISIBLE_DEVICES chooses among GPUs"
+            )
         self._order, self._home = order, home
         self._sources: dict[str, Source] = {}
+        self._replicas: dict[str, tuple[BaseSpec, str]] = {}
+        """By model: its base, and the replica that has it."""
         self._port = order.port
 
     def start(self) -> Serving:
@@ -73,54 +81,60 @@ class Server:
         return self.serving
 
     def follow(self) -> tuple[str, ...]:
-        """Serve what aliases stand for now: the models that changed. Where it raises, as `start` does, nothing has."""
-        found = {model: self._locate(model) for model in self._order.models}
-        changed = tuple(model for model in found if found[model].name != self._sources[model].name)
-        if changed:
-            before, self._sources = self._sources, found
-            try:
-                self._run()
-            except BaseException:
-                self._sources = before
-                raise
-        return changed
+        """Serve what the names stand for now: the models that changed, also where a replica was started anew.
+
+        Raises as `locate` does, and InputError for what cannot be served in the place of what was; that stays.
+        """
+        changed, wrong = [], []
+        for model in self._order.models:
+            source, (spec, name) = self._locate(model), self._replicas[model]
+            replica: DeploymentHandle[Any] = serve.get_deployment_handle(name, app_name=APP)
+            if replica.served.remote().result(timeout_s=ANSWER_S)[model].version == source.name:
+                continue
+            wanted = base_of(source.folder, source.card, device=self._order.device)
+            if replace(wanted, language=spec.language) != spec or source.card.kind != self._sources[model].card.kind:
+                wrong.append(f"{source.name} has another base or task than what is served: start the server again")
+            elif why := replica.switch.remote(model, _version(source)).result(timeout_s=ANSWER_S):
+                wrong.append(why)
+            else:
+                self._sources[model] = source
+                changed.append(model)
+        if wrong:
+            raise InputError("; ".join(wrong))
+        return tuple(changed)
 
     @property
     def serving(self) -> Serving:
         """What is served now."""
         host = f"[{self._order.host}]" if ":" in self._order.host else self._order.host
-        return Serving(f"http://{host}:{self._port}", tuple(map(self._described, self._order.models)))
+        return Serving(
+            f"http://{host}:{self._port}",
+            tuple(
+                described(model, self._sources[model].name, self._sources[model].card) for model in self._order.models
+            ),
+        )
 
     def _locate(self, model: str) -> Source:
         return locate(model, home=self._home, profile=self._order.profile)
 
     def _run(self) -> None:
-        """Serve changes what differs from what runs: another version is read by the replica that runs already."""
         groups = self._groups()
         threads = max(1, (os.cpu_count() or 1) // len(groups))
-        gpus = 0.0 if self._order.device == "cpu" else 1 / len(groups)
+        # Ray counts in ten-thousandths: shares that are rounded up would not all fit.
+        gpus = 0.0 if self._order.device == "cpu" else 10_000 // len(groups) / 10_000
         replicas: dict[str, Any] = {}
-        front: dict[str, Any] = {}
-        for spec, models in groups.items():
-            name = f"base-{zlib.crc32(repr(spec).encode()):08x}"
-            sources = [self._sources[model] for model in models]
-            replicas[name] = (
-                _deployment(Replica)
-                .options(
-                    name=name,
-                    ray_actor_options={"num_cpus": 0, "num_gpus": gpus},
-                    user_config={
-                        model: (source.name, str(source.folder.resolve()))
-                        for model, source in zip(models, sources, strict=True)
-                    },
-                )
-                .bind(spec, self._order.device, threads)
-            )
-            front |= {model: {"described": self._described(model).model_dump(), "replica": name} for model in models}
-        routes = _deployment(Front).options(
-            ray_actor_options={"num_cpus": 0}, user_config={model: front[model] for model in self._order.models}
-        )
-        serve.run(routes.bind(self._order.token, replicas), name=APP, route_prefix="/")
+        for number, (spec, models) in enumerate(groups.items()):
+            name = f"base-{number}"
+            deployment = _deployment(Replica).options(name=name, ray_actor_options={"num_cpus": 0, "num_gpus": gpus})
+            versions = {model: _version(self._sources[model]) for model in models}
+            replicas[name] = deployment.bind(spec, self._order.device, threads, versions)
+            self._replicas |= dict.fromkeys(models, (spec, name))
+        known = {
+            model: Known(model, self._sources[model].card.kind, self._replicas[model][1])
+            for model in self._order.models
+        }
+        routes = _deployment(Front).options(ray_actor_options={"num_cpus": 0})
+        serve.run(routes.bind(self._order.token, replicas, known), name=APP, route_prefix="/")
 
     def _groups(self) -> Mapping[BaseSpec, Sequence[str]]:
         """Those on one base."""
@@ -133,12 +147,9 @@ class Server:
             for spec, models in found.items()
         }
 
-    def _described(self, model: str) -> ModelOut:
-        source = self._sources[model]
-        card = source.card
-        return ModelOut(
-            id=model, version=source.name, task=card.task, kind=card.kind, labels=card.labels, base=card.base.id
-        )
+
+def _version(source: Source) -> Version:
+    return Version(source.name, str(source.folder.resolve()))
 
 
 def _deployment(cls: Any) -> serve.Deployment:
