@@ -52,7 +52,8 @@ def load_configurations() -> bool:
 
 
 def _fields(cls: type) -> set[str]:
-    return {name for base in cls.__mro__ for name in inspect.get_annotations(base)}
+    annotations = (pair for base in cls.__mro__ for pair in inspect.get_annotations(base).items())
+    return {name for name, kind in annotations if not str(kind).startswith("ClassVar")}
 
 
 def _default(default: Any = None, **_limits: Any) -> Any:

@@ -35,7 +35,7 @@ def three(tmp_path: Path, bert: Path) -> dict[str, Source]:
     folders = {
         "two": another(tmp_path / "two", bert, ("no", "yes")),
         "five": another(tmp_path / "five", bert, tuple("abcde"), max_length=6),
-        "value": another(tmp_path / "value", bert, (), task="stsb"),
+        "value": another(tmp_path / "value", bert, (), task="of nobody's"),
     }
     return {name: source(folder, f"{name}/1") for name, folder in folders.items()}
 

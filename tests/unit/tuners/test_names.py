@@ -10,7 +10,7 @@ from tuners.errors import TunerError
 
 
 def test_the_methods_are_the_folders_with_a_configuration() -> None:
-    assert tuners.names() == ("full", "lora", "qlora")
+    assert tuners.names() == ("full", "lora", "qlora", "qst")
 
 
 def test_a_method_says_which_base_it_needs() -> None:
