@@ -16,7 +16,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,13 +64,12 @@ from tunery.cluster.messages import (
 )
 from tunery.cluster.orders import PackOrder
 from tunery.cluster.reports import Counted, write_reports
+from tunery.cluster.visits import Visits
 from tunery.plan import TrialConfig
 from tunery.runs import COUNTED, OF, REPORTS, SEAT_STATE, RunFolder
 from tunery.tasks import metrics
 from tunery.tasks.prompting import answer_text
 
-VISIT_INTERVAL_S = 0.1
-"""Least time between two visits to the desk while training."""
 PROGRESS_INTERVAL_S = 1.0
 DEVICE_SHARE = 0.92
 """Of a device's memory, what a pack may allocate; the rest is its context's."""
@@ -104,10 +102,8 @@ def host_pack(config: Mapping[str, Any]) -> None:
 class _Host:
     order: PackOrder
     seats: dict[SeatName, _Seat] = field(default_factory=dict)
-    messages: list[PackMessage] = field(default_factory=list)
-    calls: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "visit"))
-    visit: Future[Orders] | None = None
-    """The one that is under way."""
+    visits: Visits | None = None
+    """Of the worker that speaks to the desk."""
 
     def run(self) -> None:
         """Train until the desk closes."""
@@ -139,10 +135,10 @@ class _Host:
         for _ in range(order.halvings):
             self.pack.halve_forwards()
         if self.speaks:
-            self.incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
-        self.visited = 0.0
+            incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
+            self.visits = Visits(desk, order.pack, incarnation)
         while True:
-            orders = self.group.share(self._visit() if self.speaks else Orders())
+            orders = self.group.share(self.visits.orders(training=bool(self.seats)) if self.visits else Orders())
             for name in orders.drop:
                 self._drop(name)
             if orders.close:
@@ -153,37 +149,9 @@ class _Host:
             if self.seats:
                 self._step()
 
-    def _visit(self) -> Orders:
-        """What the desk wants to have done; while training it is asked now and then, and no step waits for it."""
-        # Who has ended has left a place, which the answer may fill.
-        pressing = not self.seats or not all(isinstance(message, Progressed) for message in self.messages)
-        orders = self._answer(wait=pressing)
-        due = pressing or self.messages or time.monotonic() - self.visited > VISIT_INTERVAL_S
-        if self.visit is None and due and orders == Orders():
-            self._ask()
-            orders = self._answer(wait=pressing)
-        if orders.close and self.messages:
-            # The desk hears what there is to say before it says again to close.
-            self._ask()
-            orders = self._answer(wait=True)
-        return orders
-
-    def _ask(self) -> None:
-        order, (messages, self.messages) = self.order, (self.messages, [])
-        wait_s = 0.0 if self.seats else 5.0
-        self.visited = time.monotonic()
-        self.visit = self.calls.submit(order.desk.visit, order.pack, self.incarnation, messages, wait_s=wait_s)
-
-    def _answer(self, *, wait: bool) -> Orders:
-        """Of the visit that is under way, if it is there or to be waited for."""
-        if self.visit is None or not (wait or self.visit.done()):
-            return Orders()
-        orders, self.visit = self.visit.result(), None
-        return orders
-
     def _say(self, *messages: PackMessage) -> None:
-        if self.speaks:
-            self.messages.extend(messages)
+        if self.visits is not None:
+            self.visits.say(*messages)
 
     # -- joining and leaving -----------------------------------------------------------------------------------
 
