@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tuners.engine.families import Family, HeadLayer, head_dropout
 from tuners.engine.layout import Layout
-from tuners.engine.method import Fill, Segment, copied, normal, zeros
+from tuners.engine.method import Fill, Segment, copied, leaf, normal, zeros
 from tuners.engine.streams import keep_rows, masked
 from tuners.engine.types import HeadSpec
 
@@ -85,12 +85,8 @@ class Head:
         return Segment(name, shape, fill if known is None else copied(known), decay=len(shape) > 1)
 
     def bind(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> None:
-        """Train the bank's own memory: autograd adds to a gradient that is there already."""
-        self._parameters = {}
-        for segment in self.segments:
-            parameter = theta[segment.name].detach().requires_grad_()
-            parameter.grad = gradient[segment.name]
-            self._parameters[segment.name] = parameter
+        """Train the bank's own memory."""
+        self._parameters = {each.name: leaf(theta[each.name], gradient[each.name]) for each in self.segments}
 
     def logits(self, pooled_NI: Tensor, row_keys_N: Tensor | None) -> Tensor:
         """[N, C] in the type that is trained; with dropout where there are keys to draw it by."""

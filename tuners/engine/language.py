@@ -16,7 +16,7 @@ from torch import Tensor
 from tuners.engine.gemm import back, linear, outer
 from tuners.engine.head import Judged
 from tuners.engine.layout import Layout
-from tuners.engine.method import Segment, copied
+from tuners.engine.method import Segment, copied, leaf
 from tuners.engine.types import HeadSpec
 
 CHUNK_BYTES = 32 << 20
@@ -106,8 +106,7 @@ class LanguageHead:
     def bind(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> None:
         """Train the bank's own memory."""
         if self._own:
-            parameter = theta[NAME].detach().requires_grad_()
-            parameter.grad = gradient[NAME]
+            parameter = leaf(theta[NAME], gradient[NAME])
             self._weight = lambda: parameter
 
     def judge(self, layout: Layout, seat: int, pooled_PI: Tensor, labels_N: Tensor) -> Judged:  # noqa: ARG002

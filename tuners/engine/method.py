@@ -81,6 +81,13 @@ def adapter_of(config: TunerConfig, base: Base) -> Adapter:
     return made
 
 
+def leaf(theta: Tensor, gradient: Tensor) -> Tensor:
+    """A parameter in the bank's own memory: autograd adds to a gradient that is there already."""
+    parameter = theta.detach().requires_grad_()
+    parameter.grad = gradient
+    return parameter
+
+
 def zeros(values: Tensor, _generator: torch.Generator) -> object:
     """[...] an initial value."""
     return values.zero_()

@@ -44,18 +44,13 @@ class _Place:
 
 
 class Reader:
-    """Answers for whoever has a place; places come and go between two calls."""
+    """Answers for whoever has a place."""
 
     def __init__(self, base: Base) -> None:
         assert not base.spec.trained, "what is asked is trained no more"
         self.base = base
         self._places: dict[str, _Place] = {}
         self._trained: dict[tuple[str, ...], Trained] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Who has a place."""
-        return tuple(self._places)
 
     def add(self, name: str, tuner: TunerConfig | None, head: HeadSpec, folder: Path) -> None:
         """Give an exported seat a place, in that of another of this name. Without a `tuner` the folder holds a whole
@@ -79,12 +74,7 @@ class Reader:
         self._places[name] = _Place(own_head, slots, side)
         self._trained = {}
 
-    def remove(self, name: str) -> None:
-        """Take the place back."""
-        del self._places[name]
-        self._trained = {}
-
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, asked: Mapping[str, Sequence[AnyExample]]) -> dict[str, NDArray[np.float32]]:
         """[N, C] of each one's examples, in their order."""
         names = tuple(sorted(asked))
@@ -101,20 +91,16 @@ class Reader:
                     found[name][batch[place]] = head.logits(pooled_PI[low:high], None).float().cpu().numpy()
         return found
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def answers(self, asked: Mapping[str, Asker]) -> dict[str, list[NDArray[np.int32]]]:
         """The likeliest words after each prompt; see `generate.answers`."""
         names = tuple(sorted(asked))
         heads = [head for name in names if isinstance(head := self._place(name).head, LanguageHead)]
         if len(heads) != len(names):
             raise SeatError("only a model with answers can be asked for them")
-        return dict(
-            zip(
-                names,
-                answers(self.base, [asked[name] for name in names], self._trained_by(names), heads[0].words),
-                strict=True,
-            )
-        )
+        askers = [asked[name] for name in names]
+        found = answers(self.base, askers, self._trained_by(names), heads[0].words)
+        return dict(zip(names, found, strict=True))
 
     def _place(self, name: str) -> _Place:
         if name not in self._places:

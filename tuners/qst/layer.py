@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tuners.config import TunerConfig
 from tuners.engine.base import Base
-from tuners.engine.method import Adapter, Segment
+from tuners.engine.method import Adapter, Segment, leaf
 from tuners.engine.slots import Side, Slot
 from tuners.errors import TunerError
 from tuners.qst.config import Config
@@ -44,12 +44,8 @@ class SideAdapter(Adapter):
         return {}
 
     def side(self, theta: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> Side:
-        """Autograd adds to the bank's own gradient."""
-        parameters = {}
-        for segment in self.segments:
-            parameter = theta[segment.name].detach().requires_grad_()
-            parameter.grad = gradient[segment.name]
-            parameters[segment.name] = parameter
+        """On the bank's own memory."""
+        parameters = {each.name: leaf(theta[each.name], gradient[each.name]) for each in self.segments}
         return SideNetwork(self._shape, parameters)
 
     def export_config(self) -> dict[str, Any]:

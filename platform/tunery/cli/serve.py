@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
+import threading
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -100,22 +101,34 @@ def _tell(serving: Serving, output: Format, *, token: bool) -> None:
 
 
 def _follow(server: Any) -> None:
-    trouble = ""
-    # Both are asked for by what looks after processes; and a shell starts what runs behind it deaf to the first.
-    for asked in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(asked, signal.default_int_handler)
-    try:
-        while True:
-            time.sleep(LOOK_EVERY_S)
-            try:
-                for model in server.follow():
-                    version = next(each.version for each in server.serving.models if each.id == model)
-                    note(f"{model}: {version} is served from now on")
-                trouble = ""
-            except (TuneryError, StorageError, OSError, RuntimeError) as error:
-                # What is served goes on; a registry or a replica that is away is told once.
-                if str(error) != trouble:
-                    trouble = str(error)
-                    note(f"still serving what was served: {error}")
-    except KeyboardInterrupt:
-        note("ended")
+    asked, trouble = _asked_to_end(), ""
+    while not asked.wait(LOOK_EVERY_S):
+        try:
+            for model in server.follow():
+                version = next(each.version for each in server.serving.models if each.id == model)
+                note(f"{model}: {version} is served from now on")
+            trouble = ""
+        except (TuneryError, StorageError, OSError, RuntimeError) as error:
+            # What is served goes on; a registry or a replica that is away is told once.
+            if str(error) != trouble:
+                trouble = str(error)
+                note(f"still serving what was served: {error}")
+    note("ended")
+
+
+def _asked_to_end() -> threading.Event:
+    """Set by the first signal; a second one interrupts what goes on.
+
+    An exception out of a signal's handler may be raised within a finaliser, where Python drops it. Both signals are
+    sent by what looks after processes; and a shell starts what runs behind it deaf to the first.
+    """
+    asked = threading.Event()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            signal.default_int_handler(number, frame)
+        asked.set()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, hear)
+    return asked

@@ -7,8 +7,8 @@ The engine that trained them computes them here too, so that what it exports as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from storage.tokens import Questions, encoder
 from tuners.engine import Asker, Base, Example, Reader
 from tunery.errors import InputError
 from tunery.inference.card import AdapterCard, AskingCard
-from tunery.inference.engine import base_of, load_base, read
+from tunery.inference.engine import read
 from tunery.inference.generator import Answer
 from tunery.inference.inputs import BadInput
 from tunery.inference.inputs import Reader as Inputs
@@ -52,26 +52,11 @@ class _Member:
 
 
 class Together:
-    """Models on one base; they come and go between two calls."""
+    """Models on one base."""
 
     def __init__(self, base: Base) -> None:
         self._reader = Reader(base)
         self._members: dict[str, _Member] = {}
-
-    @classmethod
-    def open(cls, sources: Mapping[str, Source], *, device: str) -> Together:
-        """Load the base of these models, and them. Raises InputError or NotFoundError, naming the model."""
-        specs = [base_of(source.folder, source.card, device=device) for source in sources.values()]
-        assert len({replace(spec, language=False) for spec in specs}) == 1, "these models have different bases"
-        made = cls(load_base(replace(specs[0], language=any(each.language for each in specs)), device))
-        for name, source in sources.items():
-            made.add(name, source)
-        return made
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What can be asked."""
-        return tuple(self._members)
 
     def card(self, name: str) -> AdapterCard:
         """Of a model that can be asked."""
@@ -82,11 +67,6 @@ class Together:
         member = _member(source)
         read(self._reader, name, source.folder, member.card, stop=member.stop)
         self._members[name] = member
-
-    def remove(self, name: str) -> None:
-        """Give its place up."""
-        self._reader.remove(name)
-        del self._members[name]
 
     def ask(self, asked: Sequence[Asked]) -> list[Prediction | Answer]:
         """What each model says to each input, in their order. InputError for one that its model cannot take."""

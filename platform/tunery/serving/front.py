@@ -50,7 +50,7 @@ _WRONG: dict[int | str, dict[str, Any]] = {
 }
 
 
-_Kind = Literal["bad_input", "not_found", "unauthorised", "overloaded", "internal"]
+_Kind = Literal["bad_input", "not_found", "unauthorised", "overloaded"]
 
 
 class _WrongError(Exception):
@@ -206,18 +206,15 @@ class Front:
 
     def _model(self, name: str, *, answers: bool) -> Known:
         names = ", ".join(self._known)
-        if not name and len(self._known) == 1:
-            name = next(iter(self._known))
+        if not name and len(self._known) > 1:
+            raise _WrongError(400, "bad_input", f"several models are served, name one; there are: {names}")
+        name = name or next(iter(self._known))
         if name not in self._known:
-            wanted = f"no model {name!r} is served" if name else "several models are served: name one"
-            if name:
-                raise _WrongError(404, "not_found", f"{wanted}; there are: {names}")
-            raise _WrongError(400, "bad_input", f"{wanted}; there are: {names}")
+            raise _WrongError(404, "not_found", f"no model {name!r} is served; there are: {names}")
         found = self._known[name]
         if answers != (found.kind == "generation"):
             right = "/v1/predict" if answers else "/v1/chat/completions"
-            kind = found.kind
-            raise _WrongError(400, "bad_input", f"model {name!r} is for {kind}: ask it at {right}")
+            raise _WrongError(400, "bad_input", f"model {name!r} is for {found.kind}: ask it at {right}")
         return found
 
     async def _ask(self, known: Known, asked: Sequence[Asked]) -> Said:

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from ray import serve
 
-from tuners.engine import Base, BaseSpec
+from tuners.engine import BaseSpec
 from tuners.errors import TunerError
 from tunery.errors import InputError, TuneryError
 from tunery.inference.card import AdapterCard
+from tunery.inference.engine import load_base
 from tunery.inference.generator import Answer
 from tunery.inference.predictor import Prediction
 from tunery.inference.source import Source
@@ -55,7 +56,7 @@ class Replica:
         """`threads` of torch, on a CPU."""
         if device == "cpu":
             torch.set_num_threads(threads)
-        self._together = Together(Base.load(spec, device))
+        self._together = Together(load_base(spec, device))
         self._versions: dict[str, str] = {}
         for model, version in models.items():
             self._read(model, version)

@@ -13,8 +13,9 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
+from storage.errors import StorageError
 from tuners.engine import BaseSpec
-from tunery.errors import ConflictError, InputError
+from tunery.errors import ConflictError, InputError, TuneryError
 from tunery.home import Home
 from tunery.inference.engine import base_of
 from tunery.inference.source import Source, locate
@@ -83,25 +84,31 @@ class Server:
     def follow(self) -> tuple[str, ...]:
         """Serve what the names stand for now: the models that changed, also where a replica was started anew.
 
-        Raises as `locate` does, and InputError for what cannot be served in the place of what was; that stays.
+        Raises InputError for what cannot be served in the place of what was; that stays, and the others change.
         """
         changed, wrong = [], []
         for model in self._order.models:
-            source, (spec, name) = self._locate(model), self._replicas[model]
-            replica: DeploymentHandle[Any] = serve.get_deployment_handle(name, app_name=APP)
-            if replica.served.remote().result(timeout_s=ANSWER_S)[model].version == source.name:
-                continue
-            wanted = base_of(source.folder, source.card, device=self._order.device)
-            if replace(wanted, language=spec.language) != spec or source.card.kind != self._sources[model].card.kind:
-                wrong.append(f"{source.name} has another base or task than what is served: start the server again")
-            elif why := replica.switch.remote(model, _version(source)).result(timeout_s=ANSWER_S):
-                wrong.append(why)
-            else:
-                self._sources[model] = source
-                changed.append(model)
+            try:
+                if self._follow(model):
+                    changed.append(model)
+            except (TuneryError, StorageError) as error:
+                wrong.append(str(error))
         if wrong:
             raise InputError("; ".join(wrong))
         return tuple(changed)
+
+    def _follow(self, model: str) -> bool:
+        source, (spec, name) = self._locate(model), self._replicas[model]
+        replica: DeploymentHandle[Any] = serve.get_deployment_handle(name, app_name=APP)
+        if replica.served.remote().result(timeout_s=ANSWER_S)[model].version == source.name:
+            return False
+        wanted = base_of(source.folder, source.card, device=self._order.device)
+        if replace(wanted, language=spec.language) != spec or source.card.kind != self._sources[model].card.kind:
+            raise InputError(f"{source.name} has another base or task than what is served: start the server again")
+        if why := replica.switch.remote(model, _version(source)).result(timeout_s=ANSWER_S):
+            raise InputError(why)
+        self._sources[model] = source
+        return True
 
     @property
     def serving(self) -> Serving:

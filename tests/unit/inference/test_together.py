@@ -11,7 +11,7 @@ import torch
 from tests.unit.inference.conftest import make_adapter
 from tunery.errors import InputError
 from tunery.inference.card import AdapterCard
-from tunery.inference.engine import base_of
+from tunery.inference.engine import base_of, load_base
 from tunery.inference.predictor import Prediction, Predictor
 from tunery.inference.source import Source
 from tunery.inference.together import Asked, Together
@@ -30,6 +30,16 @@ def another(folder: Path, on: Path, labels: tuple[str, ...], **card: Any) -> Pat
         return make_adapter(folder, on, labels=labels, method="lora", tuner=TUNER, **card)
 
 
+def opened(sources: dict[str, Source]) -> Together:
+    """As a replica opens them."""
+    specs = {base_of(each.folder, each.card, device="cpu") for each in sources.values()}
+    (spec,) = specs
+    together = Together(load_base(spec, "cpu"))
+    for name, each in sources.items():
+        together.add(name, each)
+    return together
+
+
 @pytest.fixture
 def three(tmp_path: Path, bert: Path) -> dict[str, Source]:
     folders = {
@@ -41,7 +51,7 @@ def three(tmp_path: Path, bert: Path) -> dict[str, Source]:
 
 
 def test_each_says_what_it_says_alone(three: dict[str, Source]) -> None:
-    together = Together.open(three, device="cpu")
+    together = opened(three)
     asked = [Asked(model, text) for text in TEXTS for model in three]
     found = together.ask(asked)
     for each, said in zip(asked, found, strict=True):
@@ -54,7 +64,7 @@ def test_each_says_what_it_says_alone(three: dict[str, Source]) -> None:
 
 def test_a_pair_is_two_texts(tmp_path: Path, bert: Path) -> None:
     folder = another(tmp_path / "pair", bert, ("no", "yes"), task="mrpc")
-    together = Together.open({"pair": source(folder, "pair/1")}, device="cpu")
+    together = opened({"pair": source(folder, "pair/1")})
     (said,) = together.ask([Asked("pair", "the cat sat", "she is smart")])
     assert isinstance(said, Prediction)
     assert said.score == pytest.approx(
@@ -62,19 +72,19 @@ def test_a_pair_is_two_texts(tmp_path: Path, bert: Path) -> None:
     )
 
 
-def test_models_come_and_go(three: dict[str, Source]) -> None:
-    together = Together.open({"two": three["two"]}, device="cpu")
+def test_models_come_and_take_the_place_of_others(three: dict[str, Source]) -> None:
+    together = opened({"two": three["two"]})
     (before,) = together.ask([Asked("two", TEXTS[0])])
     together.add("five", three["five"])
-    assert list(together.names) == ["two", "five"]
     again, other = together.ask([Asked("two", TEXTS[0]), Asked("five", TEXTS[0])])
     assert isinstance(again, Prediction)
     assert isinstance(before, Prediction)
     assert again.score == pytest.approx(before.score, abs=1e-6)
     assert isinstance(other, Prediction)
     assert other.label in set("abcde")
-    together.remove("two")
-    assert list(together.names) == ["five"]
+    together.add("two", three["five"])  # in the place of the one before
+    in_its_place, other = together.ask([Asked("two", TEXTS[0]), Asked("five", TEXTS[0])])
+    assert in_its_place == other
 
 
 def test_what_it_cannot_answer_is_said(three: dict[str, Source], adapter: Path) -> None:
@@ -82,4 +92,4 @@ def test_what_it_cannot_answer_is_said(three: dict[str, Source], adapter: Path) 
         base_of(adapter, AdapterCard.read(adapter), device="cpu")
     (three["two"].folder / "adapter_model.safetensors").write_bytes(b"not weights")
     with pytest.raises(InputError, match=r"two cannot be read.*adapter_model.safetensors"):
-        Together.open(three, device="cpu")
+        opened(three)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from tuners.config import TrainConfig
@@ -151,3 +152,36 @@ def seat() -> Callable[..., SeatSpec]:
 @pytest.fixture
 def adapter_folder(tmp_path: Path) -> Path:
     return tmp_path / "adapter"
+
+
+WORDS, STOP = 120, 3
+
+
+class Sums:
+    """A prompt of a few words; the answer repeats the first one in its own way, and stops."""
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        draw = np.random.default_rng(seed)
+        self._rows = []
+        for _ in range(size):
+            prompt = draw.integers(5, WORDS, draw.integers(2, 12)).astype(np.int32)
+            answer = (prompt[0] + np.arange(draw.integers(1, 6))) % (WORDS - 5) + 5
+            self._rows.append(Example(np.append(np.append(prompt, answer), STOP).astype(np.int32), None, len(prompt)))
+        self.lengths: NDArray[np.int32] = np.array([len(row.ids) for row in self._rows], np.int32)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._rows[index]
+
+
+def without_dropout(folder: str, to: Path) -> str:
+    """The same model: a plain loop cannot draw the engine's masks."""
+    model = transformers.AutoModel.from_pretrained(folder)
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout",
+                 "seq_classif_dropout", "classifier_dropout"):  # fmt: skip
+        if getattr(model.config, name, None) is not None:
+            setattr(model.config, name, 0.0)
+    model.save_pretrained(to)
+    return str(to)

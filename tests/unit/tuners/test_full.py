@@ -11,6 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from tests.unit.tuners.conftest import without_dropout
 from tuners.engine import Base, BaseSpec, Pack, SeatSpec
 from tuners.engine.streams import permutation
 from tuners.errors import NoRoomError, SeatError, TunerError
@@ -18,17 +19,6 @@ from tuners.full.config import Config as FullConfig
 
 STEPS = 60
 FAMILIES = ("bert", "roberta", "distilbert", "llama", "qwen3")
-
-
-def without_dropout(folder: str, to: Path) -> str:
-    """The same model: a plain loop cannot draw the engine's masks."""
-    model = transformers.AutoModel.from_pretrained(folder)
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout",
-                 "seq_classif_dropout", "classifier_dropout"):  # fmt: skip
-        if getattr(model.config, name, None) is not None:
-            setattr(model.config, name, 0.0)
-    model.save_pretrained(to)
-    return str(to)
 
 
 def full(seat: Any, **fields: Any) -> SeatSpec:

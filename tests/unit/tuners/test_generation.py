@@ -11,8 +11,8 @@ import peft
 import pytest
 import torch
 import transformers
-from numpy.typing import NDArray
 
+from tests.unit.tuners.conftest import STOP, Sums
 from tuners.config import TrainConfig
 from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, SeatSpec, language
 from tuners.engine.streams import permutation
@@ -20,27 +20,7 @@ from tuners.errors import SeatError, TunerError
 from tuners.full.config import Config as FullConfig
 from tuners.lora.config import Config as LoraConfig
 
-WORDS, STOP = 120, 3
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
-
-
-class Sums:
-    """A prompt of a few words; the answer repeats the first one in its own way, and stops."""
-
-    def __init__(self, size: int, seed: int = 0) -> None:
-        draw = np.random.default_rng(seed)
-        self._rows = []
-        for _ in range(size):
-            prompt = draw.integers(5, WORDS, draw.integers(2, 12)).astype(np.int32)
-            answer = (prompt[0] + np.arange(draw.integers(1, 6))) % (WORDS - 5) + 5
-            self._rows.append(Example(np.append(np.append(prompt, answer), STOP).astype(np.int32), None, len(prompt)))
-        self.lengths: NDArray[np.int32] = np.array([len(row.ids) for row in self._rows], np.int32)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._rows[index]
 
 
 @pytest.fixture

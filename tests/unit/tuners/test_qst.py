@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,18 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.unit.tuners.conftest import STOP, Sums, without_dropout
 from tuners.config import TrainConfig
-from tuners.engine import Asker, Base, BaseSpec, Example, HeadSpec, Pack, Reader, SeatSpec
+from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, SeatSpec
 from tuners.engine.beside import Kept
 from tuners.engine.language import LanguageHead
 from tuners.engine.layout import Layout, Rows
 from tuners.engine.linear import _Packed
 from tuners.engine.streams import permutation
 from tuners.errors import SeatError, TunerError
-from tuners.lora.config import Config as LoraConfig
 from tuners.qst.config import Config as QstConfig
 
 STEPS = 40
@@ -142,16 +140,6 @@ def plain_losses(plain: Plain, spec: SeatSpec) -> list[float]:
         optimiser.step()
         found.append(float(loss.detach()))
     return found
-
-
-def without_dropout(folder: str, to: Path) -> str:
-    """The head's dropout is the engine's own draw."""
-    model = transformers.AutoModel.from_pretrained(folder)
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-        if getattr(model.config, name, None) is not None:
-            setattr(model.config, name, 0.0)
-    model.save_pretrained(to)
-    return str(to)
 
 
 @pytest.mark.parametrize("down", ["low-rank", "pooling"])
@@ -359,28 +347,9 @@ def test_other_seats_are_refused(tiny: Any, seat: Any) -> None:
         Pack(Base.load(BaseSpec(tiny("bert")))).join(side(seat))
 
 
-class Sums:
-    """A prompt of a few words; the answer repeats the first one in its own way, and stops."""
-
-    def __init__(self, size: int, seed: int = 0) -> None:
-        draw = np.random.default_rng(seed)
-        self._rows = []
-        for _ in range(size):
-            prompt = draw.integers(5, 120, draw.integers(2, 12)).astype(np.int32)
-            answer = (prompt[0] + np.arange(draw.integers(1, 6))) % 115 + 5
-            self._rows.append(Example(np.append(np.append(prompt, answer), 3).astype(np.int32), None, len(prompt)))
-        self.lengths: NDArray[np.int32] = np.array([len(row.ids) for row in self._rows], np.int32)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._rows[index]
-
-
 def asking(name: str, **fields: Any) -> SeatSpec:
     train = TrainConfig(batch_size=8, epochs=20, learning_rate=1e-2, max_new_tokens=9, **fields)
-    head = HeadSpec("generation", stop=(3,))
+    head = HeadSpec("generation", stop=(STOP,))
     return SeatSpec(name, QstConfig(**SMALL), train, head, Sums(40), {"dev": Sums(17, 99)})
 
 
@@ -405,66 +374,6 @@ def test_an_answer_is_that_of_whole_forwards(generating: Any) -> None:
                     state = pack.base.pooled(pack.base.laid_out([rows]), (seat.side,), training=False)
                 assert seat.head.words(state).tolist() == [word]
                 ids.append(int(word))
-
-
-@pytest.mark.parametrize("family", ["bert", "llama"])
-def test_what_is_exported_says_the_same_again(family: str, tiny: Any, seat: Any, tmp_path: Path) -> None:
-    pack = Pack(base_of(tiny(family), dtype="float32"))
-    specs = [side(seat, "a"), side(seat, "b", down="pooling", seed=3)]
-    for spec in specs:
-        pack.join(spec)
-    losses(pack, 10)
-    reader = Reader(base_of(tiny(family), kept=1 << 20, dtype="float32"))
-    for spec in specs:
-        pack.export(spec.name, tmp_path / spec.name)
-        reader.add(spec.name, spec.tuner, spec.head, tmp_path / spec.name)
-    examples = [specs[0].eval_sets["dev"][index] for index in range(21)]
-    dev = pack.evaluate(["a", "b"])
-    for _ in range(2):  # the second time from what is kept
-        found = reader.logits({"b": examples, "a": examples[:5]})
-        np.testing.assert_allclose(found["b"], dev["b"]["dev"].logits, atol=1e-5)
-        np.testing.assert_allclose(found["a"], dev["a"]["dev"].logits[:5], atol=1e-5)
-
-
-def test_adapters_are_read_back_too(tiny: Any, seat: Any, tmp_path: Path) -> None:
-    pack = Pack(Base.load(BaseSpec(tiny("bert"))))
-    specs = [seat("a", rank=3), seat("b", rank=5, target_modules=("query", "dense"), seed=3, classes=3)]
-    for spec in specs:
-        pack.join(spec)
-    losses(pack, 10)
-    reader = Reader(Base.load(BaseSpec(tiny("bert"))))
-    for spec in specs:
-        pack.export(spec.name, tmp_path / spec.name)
-        reader.add(spec.name, spec.tuner, spec.head, tmp_path / spec.name)
-    examples = [specs[0].eval_sets["dev"][index] for index in range(21)]
-    found, dev = reader.logits({"a": examples, "b": examples}), pack.evaluate(["a", "b"])
-    for name in ("a", "b"):
-        np.testing.assert_allclose(found[name], dev[name]["dev"].logits, atol=1e-5)
-    with pytest.raises(SeatError, match=r"lora_A.*missing or of another shape"):
-        reader.add("c", LoraConfig(rank=4), specs[0].head, tmp_path / "a")
-    with pytest.raises(SeatError, match="no model 'd' here; known: a, b"):
-        reader.logits({"d": examples})
-    with pytest.raises(SeatError, match="only a model with answers"):
-        reader.answers({"a": Asker([], 3)})
-
-
-def test_answers_are_read_back(generating: Any, tmp_path: Path) -> None:
-    pack = Pack(Base.load(BaseSpec(generating("llama"), language=True)))
-    specs = [replace(asking("a"), tuner=LoraConfig(rank=4)), replace(asking("b", seed=3), tuner=LoraConfig(rank=2))]
-    for spec in specs:
-        pack.join(spec)
-    losses(pack, 30)
-    dev = pack.evaluate(["a", "b"])
-    reader = Reader(Base.load(BaseSpec(generating("llama"), language=True)))
-    prompts = []
-    for spec in specs:
-        pack.export(spec.name, tmp_path / spec.name)
-        reader.add(spec.name, spec.tuner, spec.head, tmp_path / spec.name)
-        rows = [spec.eval_sets["dev"][index] for index in range(17)]
-        prompts.append(Asker([row.ids[: int(row.label)] for row in rows], 9, (3,)))
-    found = reader.answers(dict(zip("ab", prompts, strict=True)))
-    for name in "ab":
-        assert [list(answer) for answer in found[name]] == [list(answer) for answer in dev[name]["dev"].answers]
 
 
 def test_what_may_be_kept_is_foreseen(tiny: Any, seat: Any) -> None:
