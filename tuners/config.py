@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Quantisation = Literal["none", "nf4", "nf4-double"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 
 class Frozen(BaseModel):
@@ -103,6 +104,9 @@ class TrainConfig(Frozen):
     """Course of the rate after the warm-up; linear and cosine end at 0."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of all steps over which the rate rises linearly from 0."""
+    optimizer: Optimizer = "adamw"
+    """8bit: AdamW's moments in 8 bits, but for biases, norms and weights of under 4096 values. paged: these in memory
+    that a CUDA device shares with its host."""
     weight_decay: float = Field(0.0, ge=0, le=10)
     """AdamW's decoupled decay, on every trained weight that is not a bias."""
     clip_norm: float = Field(1.0, gt=0)

@@ -16,7 +16,12 @@ SLACK_OF_SEVERAL = {"cpu": 1.65, "cuda": 1.1}
 LIBRARIES = {"cpu": 64 << 20, "cuda": 0}
 """What kernels take when they first run."""
 ROW_TENSORS = {"cpu": 10, "cuda": 6}
-"""Values for each trained parameter: the engine's `estimate` says which."""
+"""Values for each trained parameter: the engine's `bank` says which. When rows are put into a bank, theta, m, v and g
+are there twice; on a CPU what is then freed stays with the process."""
+QUANTISED_ROW_TENSORS = {"cpu": 4, "cuda": 2}
+"""The same where AdamW's moments are in 8 bits."""
+QUANTISED_MOMENTS = 2 * (1 + 4 / 256)
+"""Bytes a parameter of two moments in 8 bits, with a float32 scale for each block of 256."""
 MOST_TOKENS = {"cpu": 2048, "cuda": 8192}
 """Of one forward: a CPU's products are no faster with more, and its caches and allocator worse off."""
 ACTIVATIONS = 1 << 30
@@ -27,6 +32,12 @@ NF4_BYTES = 0.5 + 1 / 64
 """Of a weight in 4 bits, with the scale of its block of 64 where the scales are quantised too."""
 LEAST_LENGTH = 16
 """Tokens below which no shorter `max_length` is advised."""
+
+
+def row_bytes(parameters: int, quantised: int, device: str, itemsize: int = 4) -> int:
+    """What a seat trains takes with gradients and moments, of which those of `quantised` parameters are in 8 bits."""
+    plain = (parameters - quantised) * ROW_TENSORS[device] + quantised * QUANTISED_ROW_TENSORS[device]
+    return round(itemsize * plain + QUANTISED_MOMENTS * quantised)
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class Need:
     quantised_by: str = "tuner.method: qlora"
     adapter: int | None = None
     """`seat` where an adapter is trained in place of the base; None: it is."""
+    seat_8bit: int | None = None
+    """`seat` with AdamW's moments in 8 bits; None: they are."""
     rank: int | None = None
     """Of the adapters; None: not known, or none."""
 
@@ -198,6 +211,12 @@ def _recomputing(need: Need, limit: int) -> Iterator[_Step]:
         yield "resources.gradient_checkpointing: true", "about a third more time", then, limit
 
 
+def _optimizer(need: Need, limit: int) -> Iterator[_Step]:
+    if need.seat_8bit is not None and need.seat_8bit < need.seat:
+        then = replace(need, seat=need.seat_8bit, seat_8bit=None)
+        yield "train.optimizer: adamw_8bit", "AdamW's moments in 8 bits: a little less exact", then, limit
+
+
 def _quantised(need: Need, limit: int) -> Iterator[_Step]:
     if need.quantised is not None and need.quantised < need.base:
         then = replace(need, base=need.quantised, quantised=None)
@@ -206,7 +225,7 @@ def _quantised(need: Need, limit: int) -> Iterator[_Step]:
 
 def _adapters(need: Need, limit: int) -> Iterator[_Step]:
     if need.adapter is not None and need.adapter < need.seat:
-        then = replace(need, seat=need.adapter, adapter=None)
+        then = replace(need, seat=need.adapter, adapter=None, seat_8bit=None)
         yield "tuner.method: lora", "an adapter is trained, not every weight", then, limit
 
 
@@ -215,7 +234,7 @@ def _smaller_rank(need: Need, limit: int) -> Iterator[_Step]:
     while rank > 1:
         rank //= 2
         # A seat is its adapter, nearly; its head does not shrink with the rank.
-        then = replace(need, seat=round(need.seat * rank / (need.rank or 1)), rank=rank)
+        then = replace(need, seat=round(need.seat * rank / (need.rank or 1)), rank=rank, seat_8bit=None)
         step = f"tuner.rank: {rank}", "smaller adapters", then, limit
         if rank == 1 or _fits(step):
             yield step
@@ -246,6 +265,7 @@ _CHANGES: tuple[_Changes, ...] = (
     _fewer_seats,
     _fewer_packs,
     _recomputing,
+    _optimizer,
     _quantised,
     _adapters,
     _smaller_rank,

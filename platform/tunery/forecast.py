@@ -11,20 +11,18 @@ from tuners.needs import (
     MOST_TOKENS,
     NF4_BYTES,
     PROBE_TOKENS,
-    ROW_TENSORS,
     SLACK,
     SLACK_OF_SEVERAL,
     Change,
     Need,
     advice,
+    row_bytes,
 )
 from tunery.plan import Estimate, Plan, Study
 from tunery.spec.base_model import Shape, shape_of
 
 PROCESS_BYTES = 580 << 20
 """Of a pack's process on a CPU with its libraries loaded and no base: Python, torch, transformers, Ray. Measured."""
-_ROW_BYTES = 16
-"""Of a trained parameter in `Estimate.seat_bytes`."""
 _DEFAULT_RANK = 8
 
 
@@ -74,7 +72,7 @@ def forecast(plan: Plan, *, packs: int, seats: int, limit: int | None) -> Foreca
 
 def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: int) -> Need | None:
     shape, resources, tuner = shape_of(study.model.id), plan.spec.resources, study.tuner
-    if shape is None or estimate.base_bytes is None or estimate.seat_bytes is None:
+    if shape is None or estimate.base_bytes is None or estimate.seat_parameters is None:
         return None
     if tuner.trains_beside:
         return None  # what a side network's tokens keep has not been held against the engine's numbers
@@ -91,11 +89,11 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
     slack = (SLACK if seats * tokens <= longest else SLACK_OF_SEVERAL)[device]
     base = -(-estimate.base_bytes // (1 if tuner.trains_base else resources.workers))
     whole = tuner.quantisation == "none" or tuner.dequantised_once
-    a_row = ROW_TENSORS[device] * 4 / _ROW_BYTES
+    trained, quantises = estimate.seat_parameters, study.train.optimizer != "adamw"
     return Need(
         process=PROCESS_BYTES + LIBRARIES["cpu"] if not gpu else 0,
         base=base,
-        seat=round(estimate.seat_bytes * a_row),
+        seat=row_bytes(trained, trained if quantises else 0, device),
         token=slack * (recomputed if resources.gradient_checkpointing else kept),
         tokens=tokens,
         longest=longest,
@@ -108,7 +106,8 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
         quantised=base - round(shape.linear_parameters * (width - NF4_BYTES) / resources.workers)
         if whole and not tuner.trains_base else None,
         quantised_by="tuner.dequantise: step" if tuner.dequantised_once else "tuner.method: qlora",
-        adapter=_adapter(shape) * ROW_TENSORS[device] * 4 if tuner.trains_base else None,
+        adapter=row_bytes(_adapter(shape), 0, device) if tuner.trains_base else None,
+        seat_8bit=row_bytes(trained, trained, device),
         rank=getattr(tuner, "rank", None),
     )  # fmt: skip
 

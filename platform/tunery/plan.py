@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 import tuners
 from tuners.config import Frozen, TrainConfig
+from tuners.needs import QUANTISED_MOMENTS
 from tunery import tasks
 from tunery.errors import Mistake, SpecError
 from tunery.spec import paths
@@ -26,8 +27,10 @@ from tunery.tasks.custom import CustomTask
 
 _Model = TypeVar("_Model", bound=Frozen)
 _LONGEST_SLUG = 60
-_BYTES_A_TRAINED_PARAMETER = 16
-"""float32: the weight, its gradient, AdamW's two moments."""
+_WEIGHT_AND_GRADIENT = 8
+"""Bytes a trained parameter, in float32."""
+_MOMENTS = {"adamw": 8.0, "adamw_8bit": QUANTISED_MOMENTS, "paged_adamw_8bit": QUANTISED_MOMENTS}
+"""AdamW's two of them; those few that an 8-bit optimiser keeps in float32 are not told apart."""
 
 
 class TrialConfig(Frozen):
@@ -86,6 +89,8 @@ class Estimate(Frozen):
     base_parameters: int | None
     base_bytes: int | None
     """The frozen base in memory, once a pack; its workers share it."""
+    seat_parameters: int | None
+    """What a trial of the largest rank trains, its head included."""
     seat_bytes: int | None
     """Adapter and head of the largest rank with gradients and AdamW's state, a seat; activations not included."""
 
@@ -246,6 +251,8 @@ def estimate(study: Study, *, gpu: bool) -> Estimate:
     tokens = round(train_rows * min(task.tokens_per_example, study.train.max_length)) if train_rows else None
     epochs = _largest(study, "train.epochs", study.train.epochs)
     shape = shape_of(study.model.id)
+    trained = _seat_parameters(study, shape, outputs=max(1, len(task.labels))) if shape else None
+    a_parameter = _WEIGHT_AND_GRADIENT + _MOMENTS[study.train.optimizer]
     return Estimate(
         study=study.name,
         train_rows=train_rows,
@@ -254,7 +261,8 @@ def estimate(study: Study, *, gpu: bool) -> Estimate:
         tokens=round(tokens * epochs * study.search.most_trials) if tokens else None,
         base_parameters=shape.parameters if shape else None,
         base_bytes=_base_bytes(study, shape, gpu=gpu) if shape else None,
-        seat_bytes=_seat_bytes(study, shape, outputs=max(1, len(task.labels))) if shape else None,
+        seat_parameters=trained,
+        seat_bytes=None if trained is None else round(trained * a_parameter),
     )
 
 
@@ -280,12 +288,12 @@ def _base_bytes(study: Study, shape: Shape, *, gpu: bool) -> int:
     return round(shape.linear_parameters * packed) + (shape.parameters - shape.linear_parameters) * width
 
 
-def _seat_bytes(study: Study, shape: Shape, *, outputs: int) -> int | None:
+def _seat_parameters(study: Study, shape: Shape, *, outputs: int) -> int | None:
     if study.tuner.trains_base:
-        return (shape.parameters + outputs * (shape.hidden + 1)) * _BYTES_A_TRAINED_PARAMETER
+        return shape.parameters + outputs * (shape.hidden + 1)
     if study.tuner.trains_beside:
         side = study.tuner.side_parameters(layers=shape.layers, hidden=shape.hidden, inner=shape.inner)
-        return (side + outputs * (shape.hidden + 1)) * _BYTES_A_TRAINED_PARAMETER
+        return side + outputs * (shape.hidden + 1)
     rank = getattr(study.tuner, "rank", None)
     if rank is None:
         return None
@@ -294,4 +302,4 @@ def _seat_bytes(study: Study, shape: Shape, *, outputs: int) -> int | None:
     targets = tuple(linears) if isinstance(targets, str) else targets
     ends = [end for name in targets for end in linears.get(name, ())]
     adapter = round(_largest(study, "tuner.rank", rank)) * shape.layers * sum(i + o for i, o in ends)
-    return (adapter + outputs * (shape.hidden + 1)) * _BYTES_A_TRAINED_PARAMETER
+    return adapter + outputs * (shape.hidden + 1)

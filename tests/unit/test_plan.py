@@ -208,6 +208,14 @@ class TestEstimate:
         # query and value of 12 layers, 768 wide; 2 outputs; 16 bytes a trained parameter
         assert plan_of().estimates[0].seat_bytes == 16 * (8 * 12 * 2 * 2 * 768 + 2 * 769)
 
+    def test_moments_in_8_bits_are_counted_as_such(self) -> None:
+        (wide,), (narrow,) = (
+            plan_of("", *more, "tasks=[cola]").estimates for more in ([], ["train.optimizer=adamw_8bit"])
+        )
+        trained = 8 * 12 * 2 * 2 * 768 + 2 * 769
+        assert wide.seat_parameters == narrow.seat_parameters == trained
+        assert (wide.seat_bytes, narrow.seat_bytes) == (16 * trained, round((10 + 2 / 64) * trained))
+
     def test_a_quantised_base_is_smaller(self) -> None:
         wide, narrow = (plan_of("", f"tuner.method={method}").estimates[0].base_bytes for method in ("lora", "qlora"))
         assert wide is not None

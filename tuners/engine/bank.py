@@ -3,38 +3,68 @@
 Rows of about the same length share a bank, so that a small seat does not pay for a large one.
 """
 
-# S rows, P parameters of the longest row, rounded up
+# S rows, P parameters of the longest row, rounded up; R those whose moments are not in 8 bits
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tuners.config import Optimizer
 from tuners.engine.group import Group
 from tuners.engine.method import Segment
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 ROW_TENSORS = 6
 """Values kept for each parameter of a row in a bank: theta, m, v, g, and an update's two."""
+QUANTISED_ROW_TENSORS = 2
+"""The same where the moments are in 8 bits, beside those: theta and g."""
+_LEAST_QUANTISED = 4096
+"""Values of the smallest weight whose moments may be in 8 bits, as in bitsandbytes."""
 
 
 class Row:
     """One seat's part of a bank. Its tensors move when the bank is rebuilt; its views are asked for anew."""
 
-    def __init__(self, segments: Sequence[Segment], device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        # Biases last, so that what decays is one slice.
-        self.segments = tuple(sorted(segments, key=lambda segment: not segment.decay))
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        optimizer: Optimizer = "adamw",
+    ) -> None:
+        # Biases last, so that what decays is one slice; first what is quantised.
+        quantises = optimizer != "adamw"
+        self.segments = tuple(sorted(segments, key=lambda each: (not each.decay, quantises and not _large(each))))
         self.size = sum(segment.size for segment in segments)
         self.decayed = sum(segment.size for segment in segments if segment.decay)
+        self.large = sum(segment.size for segment in segments if _large(segment))
+        """Parameters whose moments may be in 8 bits."""
+        self.quantised = self.large if quantises else 0
+        """The first so many have theirs so."""
         self.width = rounded(self.size)
-        self.theta, self.m, self.v, self.g = (torch.zeros(self.width, device=device, dtype=dtype) for _ in range(4))
+        self.theta, self.g = (torch.zeros(self.width, device=device, dtype=dtype) for _ in range(2))
+        rest = self.width - self.quantised
+        self.m, self.v = (torch.zeros(rest, device=device, dtype=dtype) for _ in range(2))
+        """Of the others."""
+        self.eight_bits = None
+        if self.quantised:
+            from tuners.engine.eight_bits import EightBits  # most seats need no bitsandbytes
+
+            self.eight_bits = EightBits(self.quantised, device, paged=optimizer == "paged_adamw_8bit")
         self.step = 0
         """Updates done."""
         self.shared = False
         """Whether its values lie among other rows'."""
+
+    @property
+    def moments(self) -> Mapping[str, Tensor]:
+        """AdamW's, where they lie."""
+        used = self.size - self.quantised
+        return {"m": self.m[:used], "v": self.v[:used], **(self.eight_bits.tensors if self.eight_bits else {})}
 
     def views(self, values: Tensor) -> dict[str, Tensor]:
         """Of theta or g: each segment by its name."""
@@ -50,6 +80,10 @@ class Row:
             return
         self.shared = False
         self.theta, self.m, self.v, self.g = (x.clone() for x in (self.theta, self.m, self.v, self.g))
+
+
+def _large(segment: Segment) -> bool:
+    return segment.decay and segment.size >= _LEAST_QUANTISED
 
 
 def rounded(size: int) -> int:
@@ -68,17 +102,17 @@ class Update:
 
 
 class Bank:
-    """Rows of one width in one piece of memory: theta, m, v, g [S, P]."""
+    """Rows of one shape in one piece of memory: theta, g [S, P] and m, v [S, R]. Moments in 8 bits stay with a row."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        assert len({row.width for row in rows}) == 1
+        assert len({_shape(row) for row in rows}) == 1
         self.rows = tuple(rows)
         # A row alone stays where it is: it may be a whole model.
         join = torch.stack if len(rows) > 1 else (lambda alone: alone[0][None])
         self._theta, self._m, self._v, self._g = (
             join([getattr(row, name) for row in rows]) for name in ("theta", "m", "v", "g")
         )
-        self._scratch, self._root = torch.empty_like(self._theta), torch.empty_like(self._theta)
+        self._scratch, self._root = torch.empty_like(self._m), torch.empty_like(self._m)
         if len(rows) > 1:
             for index, row in enumerate(rows):
                 row.theta, row.m, row.v, row.g = self._theta[index], self._m[index], self._v[index], self._g[index]
@@ -106,12 +140,24 @@ class Bank:
                 row.theta[: row.decayed].mul_(1 - update.learning_rate * update.weight_decay)
         pairs = list(zip(norms, updates, strict=True))
         self._g.mul_(self._column(min(1.0, update.clip_norm / (norm + 1e-6)) for norm, update in pairs))
-        self._m.lerp_(self._g, 1 - _BETA1)
-        self._v.mul_(_BETA2).addcmul_(self._g, self._g, value=1 - _BETA2)
+        quantised = self.rows[0].quantised
+        g_SR, theta_SR = self._g[:, quantised:], self._theta[:, quantised:]
+        self._m.lerp_(g_SR, 1 - _BETA1)
+        self._v.mul_(_BETA2).addcmul_(g_SR, g_SR, value=1 - _BETA2)
         root = torch.sqrt(self._v, out=self._root)
         root.div_(self._column((1 - _BETA2**row.step) ** 0.5 for row in self.rows)).add_(_EPSILON)
         rates = (u.learning_rate / (1 - _BETA1**row.step) for row, u in zip(self.rows, updates, strict=True))
-        self._theta.sub_(torch.div(self._m, root, out=self._scratch).mul_(self._column(rates)))
+        theta_SR.sub_(torch.div(self._m, root, out=self._scratch).mul_(self._column(rates)))
+        for row, update in zip(self.rows, updates, strict=True):
+            if row.eight_bits:
+                row.eight_bits.update(
+                    row.theta[:quantised],
+                    row.g[:quantised],
+                    step=row.step,
+                    learning_rate=update.learning_rate,
+                    betas=(_BETA1, _BETA2),
+                    eps=_EPSILON,
+                )
 
     def _column(self, values: Iterable[float]) -> Tensor:
         """[S, 1]"""
@@ -132,7 +178,11 @@ def sum_gradients(banks: Sequence[Bank], group: Group) -> None:
 
 def gather(rows: Iterable[Row]) -> tuple[Bank, ...]:
     """The fewest banks for these rows, in their order."""
-    by_width: dict[int, list[Row]] = {}
+    by_shape: dict[tuple[int, int], list[Row]] = {}
     for row in rows:
-        by_width.setdefault(row.width, []).append(row)
-    return tuple(Bank(group) for group in by_width.values())
+        by_shape.setdefault(_shape(row), []).append(row)
+    return tuple(Bank(group) for group in by_shape.values())
+
+
+def _shape(row: Row) -> tuple[int, int]:
+    return row.width, row.quantised

@@ -19,12 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tuners.engine.bank import ROW_TENSORS
 from tuners.needs import LIBRARIES, SLACK, SLACK_OF_SEVERAL
 
-_ROW_TENSORS = {"cpu": ROW_TENSORS + 4, "cuda": ROW_TENSORS}
-"""Values for each trained parameter. When rows are put into a bank, theta, m, v and g are there twice; on a CPU what is
-then freed stays with the process."""
 _DEVIATIONS = 3.0
 """Standard deviations over the mean that a step's tokens are foreseen to reach."""
 
@@ -33,8 +29,10 @@ _DEVIATIONS = 3.0
 class Load:
     """What one seat brings."""
 
-    parameters: int
-    """Of its row in the bank."""
+    bank: int
+    """Bytes of its row in the bank."""
+    bank_8bit: int
+    """The same with AdamW's moments in 8 bits."""
     tokens: float
     """Of a step, on average."""
     variance: float
@@ -65,14 +63,14 @@ class Footprint:
 class Foresight:
     """Foresees the memory of one pack. Made when its base is loaded and no seat is there."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, *, more: int = 0) -> None:
+    def __init__(self, device: torch.device, *, more: int = 0) -> None:
         """`more`: bytes that will be taken whoever is in."""
-        self._device, self._itemsize = device, dtype.itemsize
+        self._device = device
         self._fixed = _taken(device) + LIBRARIES[device.type] + more
 
     def footprint(self, loads: Collection[Load], max_tokens: int) -> Footprint:
         """With forwards of at most `max_tokens`; a longer sequence goes alone."""
-        bank = sum(load.parameters for load in loads) * self._itemsize * _ROW_TENSORS[self._device.type]
+        bank = sum(load.bank for load in loads)
         most, bound = _most(loads), max(max_tokens, _longest(loads))
         slack = SLACK if most <= bound else SLACK_OF_SEVERAL
         return Footprint(self._fixed, bank, round(min(most, bound) * _a_token(loads) * slack[self._device.type]))

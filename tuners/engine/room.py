@@ -14,7 +14,7 @@ from tuners.engine.seat import Seat
 from tuners.engine.slots import trained
 from tuners.engine.types import BaseSpec, SeatSpec
 from tuners.errors import NoRoomError
-from tuners.needs import ACTIVATIONS, MOST_TOKENS, PROBE_TOKENS, ROW_TENSORS, Need, advice, size, told
+from tuners.needs import ACTIVATIONS, MOST_TOKENS, PROBE_TOKENS, Need, advice, row_bytes, size, told
 
 _ALLOCATOR_SAYS = "DefaultCPUAllocator: can't allocate memory"
 
@@ -27,7 +27,7 @@ class Room:
         affordable = max(PROBE_TOKENS, ACTIVATIONS // base.activation_bytes)
         self._most = max_tokens or min(MOST_TOKENS[base.device.type], affordable)
         self._fits = self._most
-        self._foresight = Foresight(base.device, base.trained_dtype, more=base.spec.kept_bytes)
+        self._foresight = Foresight(base.device, more=base.spec.kept_bytes)
         self._loads: dict[str, Load] = {}
         self._specs: dict[str, SeatSpec] = {}
         self._measured: dict[str, float] = {}
@@ -78,7 +78,9 @@ class Room:
         kind = f"{spec.tuner.model_dump_json(exclude={'rank', 'alpha'})} {round(math.log2(mean / seat.schedule.batch))}"
         if kind not in self._measured:
             self._measured[kind] = self._token_bytes(seat)
-        return Load(seat.row.width, mean, variance, int(spec.train_set.lengths.max()), self._measured[kind])
+        device, itemsize, row = self._base.device.type, self._base.trained_dtype.itemsize, seat.row
+        bank, bank_8bit = (row_bytes(row.width, count, device, itemsize) for count in (row.quantised, row.large))
+        return Load(bank, bank_8bit, mean, variance, int(spec.train_set.lengths.max()), self._measured[kind])
 
     def _token_bytes(self, seat: Seat) -> float:
         """What a token keeps, on a forward of the first examples; largest over the workers."""
@@ -122,8 +124,9 @@ class Room:
             recomputed=base.recomputed_bytes(token),
             quantised=base.quantised_bytes,
             quantised_by=_quantised_by(base.spec),
-            adapter=base.adapter_parameters * base.trained_dtype.itemsize * ROW_TENSORS[base.device.type]
+            adapter=row_bytes(base.adapter_parameters, 0, base.device.type, base.trained_dtype.itemsize)
             if base.spec.trained else None,
+            seat_8bit=sum(load.bank_8bit for load in seats) // len(seats),
             rank=max(ranks, default=None),
         )  # fmt: skip
 

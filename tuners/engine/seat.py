@@ -53,7 +53,8 @@ class Seat:
         self.schedule = Schedule(spec.train, len(spec.train_set))
         self.adapter = adapter_of(spec.tuner, base)
         self.head = base.head(spec.head)
-        self.row = Row([*self.adapter.segments, *self.head.segments], base.device, base.trained_dtype)
+        segments = [*self.adapter.segments, *self.head.segments]
+        self.row = Row(segments, base.device, base.trained_dtype, spec.train.optimizer)
         self.slots: dict[int, Slot] = {}
         self.side: Side | None = None
         self.diverged = ""
@@ -133,10 +134,12 @@ class Seat:
 
     def state(self) -> SeatState:
         """Everything to go on elsewhere; a copy, on the CPU."""
-        row, size = self.row, self.row.size
-        tensors = {name: getattr(row, name)[:size].cpu().clone() for name in ("theta", "m", "v")}
+        row = self.row
+        values = {"theta": row.theta[: row.size], **row.moments}
+        tensors = {name: value.cpu().clone() for name, value in values.items()}
         meta = {
             "version": VERSION,
+            "optimizer": self.spec.train.optimizer,
             "step": row.step,
             "evaluated_at": self._evaluated_at,
             "zero_steps": self._zero_steps,
@@ -146,16 +149,22 @@ class Seat:
         return SeatState(tensors, meta)
 
     def restore(self, state: SeatState) -> None:
-        """Go on from a state. Raises SeatError for one of another shape."""
-        mine = [[segment.name, list(segment.shape)] for segment in self.row.segments]
-        if state.meta["segments"] != mine:
-            difference = _difference(dict(state.meta["segments"]), {s.name: s.shape for s in self.row.segments})
-            raise SeatError(
-                f"the state given for seat {self.spec.name!r} is another configuration's: "
-                f"{difference or 'its parts are in another order'}"
-            )
-        for name in ("theta", "m", "v"):
-            getattr(self.row, name)[: self.row.size].copy_(state.tensors[name])
+        """Go on from a state. Raises SeatError for one of another shape, or with another optimiser's moments."""
+        given = {name: torch.Size(shape) for name, shape in state.meta["segments"]}
+        if difference := _difference(given, {segment.name: segment.shape for segment in self.row.segments}):
+            raise SeatError(f"the state given for seat {self.spec.name!r} is another configuration's: {difference}")
+        if state.moments:
+            trained, own = state.meta.get("optimizer", "adamw"), self.spec.train.optimizer
+            if trained != own:
+                raise SeatError(
+                    f"the state given for seat {self.spec.name!r} has the moments of {trained}; this seat has {own}"
+                )
+            for name, values in self.row.moments.items():
+                values.copy_(state.moments[name])
+        # By name: another optimiser keeps the parts in another order.
+        parts = dict(zip(given, state.tensors["theta"].split([size.numel() for size in given.values()]), strict=True))
+        for name, values in self.row.views(self.row.theta).items():
+            values.copy_(parts[name].view(given[name]))
         self.row.step = int(state.meta["step"])
         self._evaluated_at = int(state.meta["evaluated_at"])
         self._zero_steps = int(state.meta["zero_steps"])
@@ -193,6 +202,10 @@ def _check(spec: SeatSpec, base: Base) -> None:
     if spec.tuner.quantisation != base.spec.quantisation:
         wanted, got = spec.tuner.quantisation, base.spec.quantisation
         raise SeatError(f"seat {spec.name!r} needs a base with quantisation {wanted!r}; this one's is {got!r}")
+    if spec.train.optimizer == "paged_adamw_8bit" and base.device.type != "cuda":
+        raise SeatError(
+            f"seat {spec.name!r}: paged_adamw_8bit needs a CUDA device, this one is {base.device.type}: use adamw_8bit"
+        )
     for examples in (spec.train_set, *spec.eval_sets.values()):
         longest = int(examples.lengths.max()) if len(examples) else 0
         if longest > base.longest:

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -18,11 +17,18 @@ VERSION = 1
 
 @dataclass
 class SeatState:
-    """Tensors (theta, m, v, each [P]) and what else counts: steps done, patience, the names of the parts."""
+    """Tensors (theta [P] and AdamW's moments, as `Row` has them) and what else counts: steps done, patience, the names
+    of the parts.
+    """
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
     """JSON."""
+
+    @property
+    def moments(self) -> dict[str, Tensor]:
+        """AdamW's; none in a state that has been begun anew."""
+        return {name: values for name, values in self.tensors.items() if name != "theta"}
 
     def to_bytes(self) -> bytes:
         """safetensors, with `meta` in its header."""
@@ -31,9 +37,8 @@ class SeatState:
 
     def begun_anew(self) -> SeatState:
         """Its weights in a seat that has made no step: without AdamW's moments."""
-        zeros = {name: torch.zeros_like(self.tensors[name]) for name in ("m", "v")}
         none = dict.fromkeys(("step", "evaluated_at", "zero_steps", "constant_steps"), 0)
-        return SeatState(self.tensors | zeros, self.meta | none)
+        return SeatState({"theta": self.tensors["theta"]}, self.meta | none)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SeatState:

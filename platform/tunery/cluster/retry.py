@@ -14,6 +14,7 @@ class Cause(Enum):
     PREEMPTED = "its node was taken back"
     HOST_MEMORY = "the host ran out of memory"
     DEVICE_MEMORY = "the device ran out of memory"
+    UNREACHABLE = "what it needs from elsewhere does not answer"
     CONFIGURATION = "it cannot be run as configured"
     UNKNOWN = "an error that is not known here"
 

@@ -132,7 +132,7 @@ class Generator:
 
     def _answer(self, words: Sequence[int]) -> Answer:
         end = next((place for place, word in enumerate(words) if word in self._stop), len(words))
-        return Answer(answer_text(self._tokenizer, words[:end]), end)
+        return Answer(answer_text(self._tokenizer, words[:end]), end, ended=end < self.max_new_tokens)
 
 
 class _Voice:

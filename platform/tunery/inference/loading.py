@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,11 @@ def usable_device(name: str | None = None) -> str:
 def load(folder: Path, card: AdapterCard, *, device: str, quantised: bool = True) -> Running:
     """Load a folder's model for inference.
 
-    `quantised=False` puts an adapter on the base as it is, also where it was trained on a 4-bit one. Raises
+    `quantised=False` takes the base as it is, also where what is loaded was trained on a 4-bit one. Raises
     NotFoundError where the base cannot be had, InputError where the folder is not what its card says.
     """
     if (folder / SIDE).is_file():
-        return _in_engine(folder, card, device)
+        return _in_engine(folder, card, device, quantised=quantised)
     return load_in_transformers(folder, card, device=device, quantised=quantised)
 
 
@@ -79,10 +80,13 @@ def load_in_transformers(folder: Path, card: AdapterCard, *, device: str, quanti
     return InTransformers(model.to(device).eval(), tokenizer, pad, device)
 
 
-def _in_engine(folder: Path, card: AdapterCard, device: str) -> InEngine:
+def _in_engine(folder: Path, card: AdapterCard, device: str, *, quantised: bool) -> InEngine:
+    spec = base_of(folder, card, device=device)
+    if not quantised:
+        spec = replace(spec, quantisation="none", dequantised_once=False)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     with quiet():
-        reader = Reader(load_base(base_of(folder, card, device=device), device))
+        reader = Reader(load_base(spec, device))
     read(reader, "", folder, card, stop=stop_tokens(tokenizer) if card.kind == "generation" else ())
     return InEngine(reader, "", tokenizer)
 

@@ -204,11 +204,10 @@ class Front:
         if not hmac.compare_digest(given.encode("latin-1", "replace"), self._token.encode()):
             raise _WrongError(401, "unauthorised", "a token is needed: Authorization: Bearer TOKEN")
 
-    def _model(self, name: str, *, answers: bool) -> Known:
-        names = ", ".join(self._known)
-        if not name and len(self._known) > 1:
+    def _model(self, given: str, *, answers: bool) -> Known:
+        name, names = self._named(given), ", ".join(self._known)
+        if not name:
             raise _WrongError(400, "bad_input", f"several models are served, name one; there are: {names}")
-        name = name or next(iter(self._known))
         if name not in self._known:
             raise _WrongError(404, "not_found", f"no model {name!r} is served; there are: {names}")
         found = self._known[name]
@@ -216,6 +215,10 @@ class Front:
             right = "/v1/predict" if answers else "/v1/chat/completions"
             raise _WrongError(400, "bad_input", f"model {name!r} is for {found.kind}: ask it at {right}")
         return found
+
+    def _named(self, name: str) -> str:
+        """The only one where none is named; empty where that is not told either."""
+        return name or (next(iter(self._known)) if len(self._known) == 1 else "")
 
     async def _ask(self, known: Known, asked: Sequence[Asked]) -> Said:
         try:
@@ -227,7 +230,7 @@ class Front:
         return said
 
     async def _counted(self, route: str, model: str, work: Awaitable[_Out]) -> _Out:
-        began, status = time.perf_counter(), 500
+        began, status, model = time.perf_counter(), 500, self._named(model)
         try:
             out = await work
             status = 200

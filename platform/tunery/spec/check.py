@@ -61,6 +61,7 @@ def check(tree: Tree) -> Iterator[Fault]:
     yield from _matrix(tree, methods)
     yield from _registry(tree)
     yield from _workers(tree, methods)
+    yield from _paged(tree)
 
 
 def _at(tree: Tree, *path: str) -> Tree:
@@ -91,6 +92,16 @@ def _workers(tree: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
         if tuners.config_class(name).model_validate({"method": name}).trains_beside:
             message = f"resources.workers: method {name} needs the base whole, expected 1 worker, got {workers}"
             yield Fault(("resources", "workers"), message)
+
+
+def _paged(tree: Tree) -> Iterator[Fault]:
+    if _at(tree, "resources", "gpus_per_worker"):
+        return
+    tasks_here = [None, *_mapping(tree, "overrides")]
+    for path, value in dict(each for task in tasks_here for each in _values(tree, task, "train.optimizer")).items():
+        if value == "paged_adamw_8bit":
+            message = f"{dotted(path)}: paged_adamw_8bit needs a GPU (resources.gpus_per_worker): use adamw_8bit"
+            yield Fault(path, message)
 
 
 def _variables(path: Path, tree: Tree) -> Iterator[Fault]:

@@ -9,6 +9,7 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from storage.errors import HubUnreachableError, NotFetchedError, RegistryUnreachableError
 from tuners.errors import TunerError
 from tunery.cluster import packs
 from tunery.cluster.orders import Resources
@@ -54,6 +55,9 @@ LOST = RuntimeError("Connection closed by peer")
         ({0: RayActorError(), 1: LOST}, Cause.WORKER_DIED),
         ({0: LOST, 1: TunerError("no such model")}, Cause.CONFIGURATION),
         ({0: LOST, 1: LOST}, Cause.UNKNOWN),
+        ({0: HubUnreachableError("it does not answer")}, Cause.UNREACHABLE),
+        ({0: RegistryUnreachableError("it does not answer")}, Cause.UNREACHABLE),
+        ({0: NotFetchedError("config.json is not there")}, Cause.CONFIGURATION),
         ({0: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")}, Cause.HOST_MEMORY),
     ],
 )

@@ -16,6 +16,7 @@ from tunery.cluster.retry import MAX_ATTEMPTS, Cause, Failure, GiveUp, Restart, 
         (Cause.UNKNOWN, 1, Restart()),
         (Cause.DEVICE_MEMORY, 1, Restart(smaller=True)),
         (Cause.HOST_MEMORY, 2, Restart(smaller=True)),
+        (Cause.UNREACHABLE, 1, Restart()),
         (Cause.PREEMPTED, 1, Restart()),
         (Cause.PREEMPTED, 100, Restart()),
         (Cause.CONFIGURATION, 1, GiveUp("why")),
@@ -25,7 +26,9 @@ def test_what_comes_from_outside_is_tried_again(cause: Cause, attempt: int, deci
     assert decide(Failure(cause, "why", attempt)) == decision
 
 
-@pytest.mark.parametrize("cause", [Cause.WORKER_DIED, Cause.NODE_LOST, Cause.DEVICE_MEMORY, Cause.UNKNOWN])
+@pytest.mark.parametrize(
+    "cause", [Cause.WORKER_DIED, Cause.NODE_LOST, Cause.DEVICE_MEMORY, Cause.UNREACHABLE, Cause.UNKNOWN]
+)
 def test_not_for_ever(cause: Cause) -> None:
     decision = decide(Failure(cause, "the detail", MAX_ATTEMPTS))
     assert isinstance(decision, GiveUp)

@@ -99,6 +99,16 @@ def test_its_answers_are_the_engines(trained: tuple[Path, Rows, list[str]]) -> N
     assert model(QUESTIONS[2]).text == engines[2], "alone, as beside others that are longer"
 
 
+def test_an_answer_that_was_cut_says_so(trained: tuple[Path, Rows, list[str]]) -> None:
+    folder, _, engines = trained
+    model = Generator.load(folder)
+    whole = model(QUESTIONS[2])
+    model.max_new_tokens = 2
+    cut = model(QUESTIONS[2])
+    assert (whole.ended, whole.tokens, cut.ended, cut.tokens) == (True, 3, False, 2)
+    assert engines[2].startswith(cut.text)
+
+
 def test_an_answer_comes_in_pieces(trained: tuple[Path, Rows, list[str]]) -> None:
     folder, _, engines = trained
     pieces: list[str] = []

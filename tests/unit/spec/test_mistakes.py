@@ -272,6 +272,27 @@ def test_a_base_that_seats_train_beside_has_one_worker() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("epochs: 3", "optimizer: paged_adamw_8bit", "8:20: train.optimizer"),
+        ("kind:", "matrix: {train.optimizer: [adamw, paged_adamw_8bit]}\nkind:", "2:35: matrix.train.optimizer[1]"),
+        (
+            "kind:",
+            "overrides: {cola: {train.optimizer: paged_adamw_8bit}}\nkind:",
+            "2:37: overrides.cola.train.optimizer",
+        ),
+    ],
+)
+def test_a_cpu_has_no_pages(old: str, new: str, place: str) -> None:
+    text = changed(old, new)
+    assert mistakes_of(text) == [
+        f"x.yaml:{place}: paged_adamw_8bit needs a GPU (resources.gpus_per_worker): use adamw_8bit"
+    ]
+    parse_spec(text + "resources: {gpus_per_worker: 1}\n", file="x.yaml")
+    parse_spec(text.replace("paged_adamw", "adamw"), file="x.yaml")
+
+
 def test_an_overridden_path_must_be_one_of_every_compared_method() -> None:
     text = GOOD + "matrix: {tuner.method: [lora, qlora]}\noverrides: {cola: {tuner.double_quantisation: false}}\n"
     assert mistakes_of(text) == ["x.yaml:14:20: the method lora has no tuner.double_quantisation"]

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from tuners.engine import Pack, estimate
+from tuners.engine.bank import QUANTISED_ROW_TENSORS as BANK_QUANTISED
 from tuners.engine.bank import ROW_TENSORS as BANK_TENSORS
 from tuners.engine.estimate import Foresight, Load, counting_kept, step_tokens
 from tuners.errors import NoRoomError
-from tuners.needs import ROW_TENSORS
+from tuners.needs import QUANTISED_ROW_TENSORS, ROW_TENSORS
 
 MIB = 1 << 20
 
@@ -42,8 +43,8 @@ def test_a_steps_tokens_are_those_of_batches_without_replacement(batch: int) -> 
 
 
 def test_the_foreseen_bytes_are_those_of_the_largest_forward() -> None:
-    foresight = Foresight(torch.device("cpu"), torch.float32)
-    load = Load(parameters=1000, tokens=100, variance=0, longest=30, token_bytes=1e5)
+    foresight = Foresight(torch.device("cpu"))
+    load = Load(bank=40_000, bank_8bit=18_000, tokens=100, variance=0, longest=30, token_bytes=1e5)
     one, two = (foresight.footprint([load] * count, 8192) for count in (1, 2))
     assert two.bank == 2 * one.bank == 2 * 1000 * 4 * 10
     assert two.activations == 2 * one.activations
@@ -53,8 +54,8 @@ def test_the_foreseen_bytes_are_those_of_the_largest_forward() -> None:
 
 
 def test_a_limit_lets_through_what_is_foreseen_to_stay_within_it() -> None:
-    foresight = Foresight(torch.device("cpu"), torch.float32)
-    loads = [Load(parameters=1000, tokens=100, variance=0, longest=30, token_bytes=1e5)] * 2
+    foresight = Foresight(torch.device("cpu"))
+    loads = [Load(bank=40_000, bank_8bit=18_000, tokens=100, variance=0, longest=30, token_bytes=1e5)] * 2
     for bound in (50, 150, 200):
         limit = foresight.footprint(loads, bound).peak + 1
         assert foresight.tokens_within(limit, loads, most=8192) == bound
@@ -156,6 +157,7 @@ def test_a_need_is_what_was_foreseen(base_of: Any, seat: Any) -> None:
     assert need.quantised is not None
     assert need.base - need.quantised == pytest.approx(2 * (4 * 64 * 64 + 2 * 64 * 128) * (4 - 0.5 - 1 / 64), rel=0.01)
     assert {**ROW_TENSORS} == {"cpu": BANK_TENSORS + 4, "cuda": BANK_TENSORS}
+    assert {**QUANTISED_ROW_TENSORS} == {"cpu": BANK_QUANTISED + 2, "cuda": BANK_QUANTISED}
     full = Pack(base_of("bert"))
     assert full.base.recomputed_bytes(1e6) == pytest.approx(5e5 + 2 * 64 * 4)
 
