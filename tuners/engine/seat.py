@@ -162,7 +162,8 @@ class Seat:
             for name, values in self.row.moments.items():
                 values.copy_(state.moments[name])
         # By name: another optimiser keeps the parts in another order.
-        parts = dict(zip(given, state.tensors["theta"].split([size.numel() for size in given.values()]), strict=True))
+        pieces = torch.split(state.tensors["theta"], [size.numel() for size in given.values()])
+        parts = dict(zip(given, pieces, strict=True))
         for name, values in self.row.views(self.row.theta).items():
             values.copy_(parts[name].view(given[name]))
         self.row.step = int(state.meta["step"])

@@ -114,7 +114,7 @@ def _facts(plan: Plan, profile: Profile, foreseen: Forecast | None) -> list[tupl
     facts = [
         ("total", f"{count_of(len(plan.studies), 'study', 'studies')}, {count_of(plan.trials, 'trial')}"),
         ("model", "; ".join(dict.fromkeys(map(_model, plan.studies, plan.estimates)))),
-        ("method", ", ".join(dict.fromkeys(study.tuner.method for study in plan.studies))),
+        ("method", "; ".join(dict.fromkeys(map(_method, plan.studies, plan.estimates)))),
         ("data", spec.data.source + (f" {spec.data.root}" if spec.data.root else "")),
         ("search", f"sampler {spec.search.sampler.name}, pruner {spec.search.pruner.name}"),
         *(("", f"{path}: {found.describe()}") for path, found in spec.search.space.items()),
@@ -139,6 +139,14 @@ def _model(study: Study, estimate: Estimate) -> str:
         return f"{study.model.id}{revision}, {count(estimate.base_parameters)} parameters"
     missing = is_folder(study.model.id) and not Path(study.model.id).is_dir()
     return f"{study.model.id}{revision}, {'no such folder on this machine' if missing else 'size unknown'}"
+
+
+def _method(study: Study, estimate: Estimate) -> str:
+    base, trained = estimate.base_parameters, estimate.seat_parameters
+    if base is None or trained is None:
+        return study.tuner.method
+    share = trained / max(trained, base if study.tuner.trains_base else base + trained)
+    return f"{study.tuner.method}, at most {count(trained)} parameters trained ({share:.2%})"
 
 
 def _memory(plan: Plan) -> str:

@@ -72,7 +72,7 @@ TASKS = (
                 "先用清水冲洗伤口，压迫止血，再消毒包扎；伤口较深或由生锈的刀造成时，应到医院处理并咨询是否打破伤风针。",
             ),
         ),
-        rows={"train": 13_924, "validation": 500},
+        rows={"validation": 500},  # held out; who has the rows knows how many there are
         tokens_per_example=118.0,
         language="zh",
     ),

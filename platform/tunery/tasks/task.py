@@ -69,7 +69,7 @@ class Task:
     examples: tuple[Example, ...] = ()
     """A handful of inputs, made up here, to show what the task is about."""
     rows: Mapping[str, int] = field(default_factory=dict)
-    """Split -> number of rows of the whole data set."""
+    """Split -> number of rows of the whole data set, where that is known."""
     tokens_per_example: float = 32.0
     """Mean over train, special tokens included, cut at 128: an estimate for plans. The module says how it was got."""
     prompt: str = ""

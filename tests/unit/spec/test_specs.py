@@ -32,6 +32,11 @@ def test_a_spec_here_is_planned_and_survives_being_written(file: Path) -> None:
     assert compile_plan(plan.spec) == plan
 
 
+def test_rows_that_only_their_owner_knows_are_as_many_as_are_asked_for() -> None:
+    plan = compile_plan(load_spec(FOLDER / "medqa_scale_qwen2.5_3b.yaml"))
+    assert [estimate.train_rows for estimate in plan.estimates] == 2 * [20_000, 50_000, 100_000]
+
+
 @pytest.mark.parametrize("file", SPECS, ids=lambda file: file.name)
 def test_a_spec_here_names_the_schema_and_follows_it(file: Path, schema: dict[str, Any]) -> None:
     text = file.read_text(encoding="utf-8")
