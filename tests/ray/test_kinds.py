@@ -180,6 +180,7 @@ def served(home: Home, models: list[str], *, token: str) -> Iterator[str]:
             line = process.stdout.readline().decode()
             assert line, log.read_text()
             text += line
+        assert log.read_text() == "", "nothing is told but what was asked for"
         yield json.loads(text)["url"]
     finally:
         process.send_signal(signal.SIGTERM)

@@ -18,6 +18,8 @@ from tunery.cluster.remote_desk import RemoteDesk
 from tunery.plan import Plan
 from tunery.profile import Profile
 
+_TOKENS = "ray._private.authentication.authentication_token_setup"
+
 
 @contextmanager
 def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
@@ -27,6 +29,8 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")  # nobody restores from Tune's snapshots: see `sampler`
+    # That it asks for a token, which the run's processes have, is nothing to opt out of; that it does not is told.
+    logging.getLogger(_TOKENS).addFilter(lambda record: "authentication is enabled" not in record.getMessage())
     if not profile.ray:
         # Nobody takes this machine away; the watcher would be one more process to start.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

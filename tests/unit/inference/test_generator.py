@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from storage.datasets import Row, from_rows
@@ -115,6 +116,25 @@ def test_an_answer_comes_in_pieces(trained: tuple[Path, Rows, list[str]]) -> Non
     answer = Generator.load(folder).aloud(QUESTIONS[2], pieces.append)
     assert "".join(pieces) == answer.text == engines[2]
     assert len(pieces) == answer.tokens == len(engines[2].split())
+
+
+def test_an_adapter_has_what_vllm_reads_and_nothing_else(trained: tuple[Path, Rows, list[str]]) -> None:
+    folder, _, _ = trained
+    if not (folder / "adapter_config.json").is_file():
+        return  # a whole model, which vLLM reads as transformers does
+    # As its `PEFTHelper` and `parse_fine_tuned_lora_name` have it (vLLM 0.33).
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["bias"], config["modules_to_save"], config.get("use_dora", False)) == ("none", None, False)
+    assert (config["r"], config["lora_alpha"], config.get("rank_pattern") or {}) == (16, 16.0, {})
+    sides: dict[str, set[str]] = {}
+    with safe_open(folder / "adapter_model.safetensors", "pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118  # it is no mapping
+            place, side, weight = name.rsplit(".", 2)
+            assert place.startswith("base_model.model.model.layers.")
+            assert weight == "weight"
+            sides.setdefault(place, set()).add(side)
+    assert set(map(frozenset, sides.values())) == {frozenset({"lora_A", "lora_B"})}
+    assert {place.rpartition(".")[2] for place in sides} == set(config["target_modules"])
 
 
 def test_it_is_asked_one_after_the_other(
