@@ -26,22 +26,18 @@ class EightBits:
         """`paged`: in memory that a CUDA device shares with its host, which moves what does not fit."""
         memory = bnb.get_paged if paged else torch.empty
         self._m, self._v = (memory(size, dtype=torch.uint8, device=device) for _ in range(2))
+        for values in (self._m, self._v):
+            values.zero_()
         self._paged = paged
         blocks = -(-size // _BLOCK)
         self._m_scales, self._v_scales = (torch.zeros(blocks, device=device) for _ in range(2))
         self._signed = bnb.create_dynamic_map(signed=True).to(device)
         self._unsigned = bnb.create_dynamic_map(signed=False).to(device)
-        self.clear()
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         """All that counts, where it lies: uint8 [E] and float [B] of each moment."""
         return {"m8": self._m, "v8": self._v, "m_scales": self._m_scales, "v_scales": self._v_scales}
-
-    def clear(self) -> None:
-        """Both moments are 0: in a block whose scale is 0, whatever its values."""
-        for values in self.tensors.values():
-            values.zero_()
 
     def update(
         self, theta_E: Tensor, g_E: Tensor, *, step: int, learning_rate: float, betas: tuple[float, float], eps: float
