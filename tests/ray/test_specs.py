@@ -84,7 +84,7 @@ def written(task: Task, root: Path) -> None:
 def row(task: Task, split: str, place: int) -> dict[str, Any]:
     example = task.examples[place % len(task.examples)]
     meant = task.labels.index(str(example.meant)) if task.labels else example.meant
-    found = {task.text: f"{example.text} {split} {place}", task.label: meant}
+    found: dict[str, Any] = {task.text: f"{example.text} {split} {place}", task.label: meant}
     if task.text_pair:
         found[task.text_pair] = example.text_pair
     if task.prompt:
