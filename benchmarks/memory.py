@@ -1,11 +1,13 @@
 """Memory against seats: the peak of a process that trains 1 to 32 seats on one base, a fresh process each.
 
     python -m benchmarks.memory
+    python -m benchmarks.memory --methods full --optimizer adamw_8bit --lengths cola
     python -m benchmarks.memory --device cuda --shapes qwen2.5-1.5b --dtype bfloat16
 
 Printed: the process's resident memory with the base loaded, its peak after a few steps, on a GPU the peak that torch
 allocated, what each further seat adds, and beside the peak what the engine foresees (`Pack.footprint`). Weights and
-tokens are random; lengths are drawn from the distributions in benchmarks/steps/lengths.py. No seat is evaluated.
+tokens are random; lengths are drawn from the distributions in benchmarks/steps/lengths.py. No seat is evaluated. `full`
+has a pack to itself and is measured with one seat.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from benchmarks import report
 from benchmarks.steps.lengths import LENGTHS
 from benchmarks.steps.options import against_seats
 from benchmarks.steps.shapes import SHAPES, save, tiny
+from tuners.config import Optimizer
 
 STEPS = 6
 """Of every seat: the allocator has reached its peak by then."""
@@ -53,6 +56,7 @@ class Job:
     threads: int
     dtype: Literal["float32", "bfloat16"]
     device: str
+    optimizer: Optimizer
 
 
 @dataclass(frozen=True)
@@ -92,22 +96,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _alone(_save, shape, folder, chosen.dtype, chosen.tiny)
             for method in chosen.methods:
                 for lengths in chosen.lengths:
-                    rows = [_alone(_measure, _job(chosen, shape, folder, method, lengths, s)) for s in chosen.seats]
+                    seats = [1] if method == "full" else chosen.seats
+                    rows = [_alone(_measure, _job(chosen, shape, folder, method, lengths, s)) for s in seats]
                     labels = {"shape": shape, "method": method, "lengths": lengths}
                     content["cells"] += [{**labels, **asdict(row)} for row in rows]
                     what = f"{LENGTHS[lengths].batch} examples a step and seat, lengths {LENGTHS[lengths].what}"
-                    print(f"\n{shape}, {method} of rank {chosen.rank}, {what}\n\n{table(rows)}", flush=True)
+                    print(f"\n{shape}, {_named(method, chosen)}, {what}\n\n{table(rows)}", flush=True)
                     report.save(name, content)
     print(f"\nwritten: {report.save(name, content)}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    return against_seats(__doc__, dtypes=("float32", "bfloat16"))
+    parser = against_seats(__doc__, dtypes=("float32", "bfloat16"), methods=("lora", "qlora", "full"))
+    parser.add_argument("--optimizer", choices=get_args(Optimizer), default="adamw")
+    return parser
+
+
+def _named(method: str, chosen: argparse.Namespace) -> str:
+    return f"{method}{'' if method == 'full' else f' of rank {chosen.rank}'} with {chosen.optimizer}"
 
 
 def _job(chosen: argparse.Namespace, shape: str, folder: str, method: str, lengths: str, seats: int) -> Job:
     report.progress(f"{shape}, {method}, {lengths}: {seats} seats")
-    return Job(shape, folder, method, lengths, seats, chosen.rank, chosen.threads, chosen.dtype, chosen.device)
+    return Job(
+        shape,
+        folder,
+        method,
+        lengths,
+        seats,
+        chosen.rank,
+        chosen.threads,
+        chosen.dtype,
+        chosen.device,
+        chosen.optimizer,
+    )
 
 
 def _alone(work: Any, *arguments: Any) -> Any:
@@ -129,15 +151,19 @@ def _measure(job: Job) -> Memory:
 
     from benchmarks.steps import probe
     from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory
+    from tuners.full.config import Config as FullConfig
 
     report.quiet()
     torch.set_num_threads(job.threads)
     keep_freed_memory()
-    tuner = probe.tuner(job.method, rank=job.rank, targets=SHAPES[job.shape].targets)
-    base = Base.load(BaseSpec(job.folder, quantisation=tuner.quantisation, dtype=job.dtype), job.device)
+    full, targets = job.method == "full", SHAPES[job.shape].targets
+    tuner = FullConfig() if full else probe.tuner(job.method, rank=job.rank, targets=targets)
+    spec = BaseSpec(job.folder, quantisation=tuner.quantisation, dtype=job.dtype, trained=full)
+    base = Base.load(spec, job.device)
     base_mib = resident_mib()
     pack = Pack(base)
-    probe.fill(pack, job.seats, LENGTHS[job.lengths], tuner, batch_size=LENGTHS[job.lengths].batch)
+    lengths = LENGTHS[job.lengths]
+    probe.fill(pack, job.seats, lengths, tuner, batch_size=lengths.batch, optimizer=job.optimizer)
     foreseen_mib = pack.footprint.peak / 2**20
     for _ in range(STEPS):
         probe.step(pack)

@@ -15,11 +15,13 @@ SLACK_OF_SEVERAL = {"cpu": 1.65, "cuda": 1.1}
 """The same where a step takes several forwards, of different sizes."""
 LIBRARIES = {"cpu": 64 << 20, "cuda": 0}
 """What kernels take when they first run."""
-ROW_TENSORS = {"cpu": 10, "cuda": 6}
-"""Values for each trained parameter: the engine's `bank` says which. When rows are put into a bank, theta, m, v and g
-are there twice; on a CPU what is then freed stays with the process."""
-QUANTISED_ROW_TENSORS = {"cpu": 4, "cuda": 2}
-"""The same where AdamW's moments are in 8 bits."""
+ROW_TENSORS = 6
+"""Values for each trained parameter: the engine's theta, m, v, g, and an update's two."""
+QUANTISED_ROW_TENSORS = 2
+"""The same where AdamW's moments are in 8 bits, beside those: theta and g."""
+JOINING_TENSORS = {"cpu": (4, 2), "cuda": (0, 0)}
+"""More of both where rows are put together: theta, m, v and g are then there twice, and on a CPU what is freed stays
+with the process."""
 QUANTISED_MOMENTS = 2 * (1 + 4 / 256)
 """Bytes a parameter of two moments in 8 bits, with a float32 scale for each block of 256."""
 MOST_TOKENS = {"cpu": 2048, "cuda": 8192}
@@ -34,10 +36,16 @@ LEAST_LENGTH = 16
 """Tokens below which no shorter `max_length` is advised."""
 
 
-def row_bytes(parameters: int, quantised: int, device: str, itemsize: int = 4) -> int:
-    """What a seat trains takes with gradients and moments, of which those of `quantised` parameters are in 8 bits."""
-    plain = (parameters - quantised) * ROW_TENSORS[device] + quantised * QUANTISED_ROW_TENSORS[device]
-    return round(itemsize * plain + QUANTISED_MOMENTS * quantised)
+def row_bytes(parameters: int, quantised: int, device: str, itemsize: int = 4, *, alone: bool = False) -> int:
+    """What a seat trains takes with gradients and moments, of which those of `quantised` parameters are in 8 bits.
+
+    `alone`: it has a pack to itself.
+    """
+    more, more_quantised = (0, 0) if alone else JOINING_TENSORS[device]
+    plain = (parameters - quantised) * (ROW_TENSORS + more)
+    return round(
+        itemsize * (plain + quantised * (QUANTISED_ROW_TENSORS + more_quantised)) + QUANTISED_MOMENTS * quantised
+    )
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Need:
     max_length: int
     seats: int
     packs: int
-    """On the machine, or the device, whose memory they share."""
+    """Of its base: fewer would let each take more."""
     parameters: int
     """Of the base."""
     recomputed: float | None = None

@@ -10,11 +10,13 @@ from benchmarks.steps.lengths import LENGTHS
 from benchmarks.steps.shapes import SHAPES
 
 
-def against_seats(description: str | None, *, dtypes: Sequence[str]) -> argparse.ArgumentParser:
+def against_seats(
+    description: str | None, *, dtypes: Sequence[str], methods: Sequence[str] = ("lora", "qlora")
+) -> argparse.ArgumentParser:
     """What is trained, at which sizes, on what."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=["minilm", "smollm2-6"])
-    parser.add_argument("--methods", nargs="+", choices=("lora", "qlora"), default=["lora", "qlora"])
+    parser.add_argument("--methods", nargs="+", choices=methods, default=["lora", "qlora"])
     parser.add_argument("--lengths", nargs="+", choices=tuple(LENGTHS), default=["cola", "long"])
     parser.add_argument("--seats", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--rank", type=int, default=8)

@@ -14,7 +14,7 @@ from benchmarks.steps import flops
 from benchmarks.steps.flops import Attention, Batch, Linear
 from benchmarks.steps.lengths import Lengths, Rows, rows
 from benchmarks.steps.roof import Roof, synchronise
-from tuners.config import TrainConfig, TunerConfig
+from tuners.config import Optimizer, TrainConfig, TunerConfig
 from tuners.engine import Base, HeadSpec, Pack, SeatSpec
 from tuners.lora.config import Config as LoraConfig
 from tuners.qlora.config import Config as QloraConfig
@@ -64,12 +64,27 @@ def tuner(method: str, *, rank: int, targets: tuple[str, ...]) -> LoraConfig:
     return kinds[method](rank=rank, alpha=2.0 * rank, dropout=0.0, target_modules=targets)
 
 
-def fill(pack: Pack, seats: int, lengths: Lengths, config: TunerConfig, *, batch_size: int) -> tuple[Rows, ...]:
+def fill(
+    pack: Pack,
+    seats: int,
+    lengths: Lengths,
+    config: TunerConfig,
+    *,
+    batch_size: int,
+    optimizer: Optimizer = "adamw",
+) -> tuple[Rows, ...]:
     """Seat so many trials; their rows."""
     vocabulary = int(pack.base.config.vocab_size)
     sets = []
     for seat in range(seats):
-        train = TrainConfig(learning_rate=1e-5, epochs=10_000, batch_size=batch_size, max_length=1024, seed=seat)
+        train = TrainConfig(
+            learning_rate=1e-5,
+            epochs=10_000,
+            batch_size=batch_size,
+            max_length=1024,
+            seed=seat,
+            optimizer=optimizer,
+        )
         drawn = rows(lengths, max(_ROWS, batch_size), vocabulary=vocabulary, rng=np.random.default_rng(seat))
         head = HeadSpec("classification", ("0", "1"))
         pack.join(SeatSpec(f"seat-{seat}", config, train, head, drawn, {}))

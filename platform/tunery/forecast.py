@@ -34,6 +34,8 @@ class Forecast:
     need: Need
     limit: int | None
     """Bytes that it may take; None: not known here."""
+    packs: int
+    """Of all bases, which share the memory."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -57,8 +59,8 @@ class Forecast:
         }
 
 
-def forecast(plan: Plan, *, packs: int, seats: int, limit: int | None) -> Forecast | None:
-    """Of a plan that gets so many packs (of all bases) with so many seats; None where it cannot be told."""
+def forecast(plan: Plan, *, bases: int, packs: int, seats: int, limit: int | None) -> Forecast | None:
+    """Of a plan that gets so many packs of each of its bases, with so many seats; None where it cannot be told."""
     needs = [
         (study.name, need)
         for study, estimate in zip(plan.studies, plan.estimates, strict=True)
@@ -67,7 +69,7 @@ def forecast(plan: Plan, *, packs: int, seats: int, limit: int | None) -> Foreca
     if not needs:
         return None
     name, need = max(needs, key=lambda named: named[1].peak)
-    return Forecast(name, need, limit)
+    return Forecast(name, need, limit, packs * bases)
 
 
 def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: int) -> Need | None:
@@ -93,7 +95,7 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
     return Need(
         process=PROCESS_BYTES + LIBRARIES["cpu"] if not gpu else 0,
         base=base,
-        seat=row_bytes(trained, trained if quantises else 0, device),
+        seat=row_bytes(trained, trained if quantises else 0, device, alone=tuner.trains_base),
         token=slack * (recomputed if resources.gradient_checkpointing else kept),
         tokens=tokens,
         longest=longest,
@@ -107,7 +109,7 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
         if whole and not tuner.trains_base else None,
         quantised_by="tuner.dequantise: step" if tuner.dequantised_once else "tuner.method: qlora",
         adapter=row_bytes(_adapter(shape), 0, device) if tuner.trains_base else None,
-        seat_8bit=row_bytes(trained, trained, device),
+        seat_8bit=row_bytes(trained, trained, device, alone=tuner.trains_base),
         rank=getattr(tuner, "rank", None),
     )  # fmt: skip
 

@@ -18,10 +18,6 @@ from tuners.engine.group import Group
 from tuners.engine.method import Segment
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-ROW_TENSORS = 6
-"""Values kept for each parameter of a row in a bank: theta, m, v, g, and an update's two."""
-QUANTISED_ROW_TENSORS = 2
-"""The same where the moments are in 8 bits, beside those: theta and g."""
 _LEAST_QUANTISED = 4096
 """Values of the smallest weight whose moments may be in 8 bits, as in bitsandbytes."""
 
@@ -35,7 +31,10 @@ class Row:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         optimizer: Optimizer = "adamw",
+        *,
+        alone: bool = False,
     ) -> None:
+        """`alone`: no other will share its bank."""
         # Biases last, so that what decays is one slice; first what is quantised.
         quantises = optimizer != "adamw"
         self.segments = tuple(sorted(segments, key=lambda each: (not each.decay, quantises and not _large(each))))
@@ -45,7 +44,7 @@ class Row:
         """Parameters whose moments may be in 8 bits."""
         self.quantised = self.large if quantises else 0
         """The first so many have theirs so."""
-        self.width = rounded(self.size)
+        self.width = -(-self.size // 64) * 64 if alone else rounded(self.size)
         self.theta, self.g = (torch.zeros(self.width, device=device, dtype=dtype) for _ in range(2))
         rest = self.width - self.quantised
         self.m, self.v = (torch.zeros(rest, device=device, dtype=dtype) for _ in range(2))

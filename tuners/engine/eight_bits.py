@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = 256
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 """Parameters updated at a time on a CPU, where bitsandbytes dequantises all that it is given."""
 
 

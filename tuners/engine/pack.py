@@ -75,7 +75,7 @@ class Pack:
 
         `memory` bounds the bytes that the process (or, on a device, what is allocated there) may take: forwards are
         made as small as that needs, and a seat that would not fit is refused, saying what would. `packs`: how many
-        share the machine whose part this is.
+        of this base share the machine whose part this is.
         """
         self.base = base
         self._room = Room(base, max_tokens=max_tokens, limit=memory, packs=packs)

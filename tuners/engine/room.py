@@ -79,7 +79,10 @@ class Room:
         if kind not in self._measured:
             self._measured[kind] = self._token_bytes(seat)
         device, itemsize, row = self._base.device.type, self._base.trained_dtype.itemsize, seat.row
-        bank, bank_8bit = (row_bytes(row.width, count, device, itemsize) for count in (row.quantised, row.large))
+        bank, bank_8bit = (
+            row_bytes(row.width, count, device, itemsize, alone=self._base.spec.trained)
+            for count in (row.quantised, row.large)
+        )
         return Load(bank, bank_8bit, mean, variance, int(spec.train_set.lengths.max()), self._measured[kind])
 
     def _token_bytes(self, seat: Seat) -> float:

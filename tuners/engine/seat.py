@@ -54,7 +54,7 @@ class Seat:
         self.adapter = adapter_of(spec.tuner, base)
         self.head = base.head(spec.head)
         segments = [*self.adapter.segments, *self.head.segments]
-        self.row = Row(segments, base.device, base.trained_dtype, spec.train.optimizer)
+        self.row = Row(segments, base.device, base.trained_dtype, spec.train.optimizer, alone=base.spec.trained)
         self.slots: dict[int, Slot] = {}
         self.side: Side | None = None
         self.diverged = ""

@@ -69,7 +69,8 @@ def _forecast(plan: Plan, profile: Profile) -> Forecast | None:
     placement = place_plan(plan, room)
     return forecast(
         plan,
-        packs=placement.packs * len(by_base(plan)),
+        bases=len(by_base(plan)),
+        packs=placement.packs,
         seats=placement.capacity,
         limit=placement.memory if free is not None else None,
     )
@@ -170,7 +171,7 @@ def _peak(foreseen: Forecast | None) -> Iterator[str]:
     if limit is None:
         yield f"{peak}; what it may take is not known here"
         return
-    shared = f" ({count_of(need.packs, 'pack')} here)" if need.packs > 1 else ""
+    shared = f" ({count_of(foreseen.packs, 'pack')} here)" if foreseen.packs > 1 else ""
     yield f"{peak}, of {size(limit)} that it may take{shared}"
     if not foreseen.fits:
         yield f"this does not fit: with the smallest forwards it takes {size(need.least)}; by estimate these would fit"

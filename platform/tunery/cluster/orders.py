@@ -51,7 +51,7 @@ class PackOrder:
     memory: int
     """Bytes that a worker may take of the machine's."""
     packs: int
-    """How many there are in all: they share that memory."""
+    """How many its base has."""
     run: Path
     desk: RemoteDesk
     our_ray: bool

@@ -70,7 +70,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
                 gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=placement.threads,
                 memory=placement.memory,
-                packs=len(places),
+                packs=placement.packs,
                 run=run,
                 desk=desk,
                 our_ray=not profile.ray,

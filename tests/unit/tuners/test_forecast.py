@@ -73,7 +73,7 @@ def test_a_packs_parts_are_estimated_as_the_engine_foresees_them(seat: Any, sent
         folder = model_folder("embedded:minilm")
     except StorageError as missing:
         pytest.skip(str(missing))
-    found = forecast(plan_of(folder, rank=16), packs=1, seats=seats, limit=1 << 40)
+    found = forecast(plan_of(folder, rank=16), bases=1, packs=1, seats=seats, limit=1 << 40)
     assert found is not None
     assert found.fits
     pack = Pack(Base.load(BaseSpec(folder)))

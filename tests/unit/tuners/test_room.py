@@ -14,11 +14,8 @@ import pytest
 import torch
 
 from tuners.engine import Pack, estimate
-from tuners.engine.bank import QUANTISED_ROW_TENSORS as BANK_QUANTISED
-from tuners.engine.bank import ROW_TENSORS as BANK_TENSORS
 from tuners.engine.estimate import Foresight, Load, counting_kept, step_tokens
 from tuners.errors import NoRoomError
-from tuners.needs import QUANTISED_ROW_TENSORS, ROW_TENSORS
 
 MIB = 1 << 20
 
@@ -156,8 +153,6 @@ def test_a_need_is_what_was_foreseen(base_of: Any, seat: Any) -> None:
     assert need.peak == pytest.approx(pack.footprint.peak, rel=0.01)
     assert need.quantised is not None
     assert need.base - need.quantised == pytest.approx(2 * (4 * 64 * 64 + 2 * 64 * 128) * (4 - 0.5 - 1 / 64), rel=0.01)
-    assert {**ROW_TENSORS} == {"cpu": BANK_TENSORS + 4, "cuda": BANK_TENSORS}
-    assert {**QUANTISED_ROW_TENSORS} == {"cpu": BANK_QUANTISED + 2, "cuda": BANK_QUANTISED}
     full = Pack(base_of("bert"))
     assert full.base.recomputed_bytes(1e6) == pytest.approx(5e5 + 2 * 64 * 4)
 
