@@ -42,7 +42,8 @@ def begun(run: RunFolder, *, origin: Origin = OURS, begin: str = "") -> Beginnin
 def theta(found: Beginning) -> tuple[float, float, int]:
     assert found.state is not None
     read = SeatState.from_bytes(found.state)
-    return float(read.tensors["theta"][0]), float(read.tensors["m"][0]), int(read.meta["step"])
+    moment = float(read.moments["m"][0]) if read.moments else 0.0
+    return float(read.tensors["theta"][0]), moment, int(read.meta["step"])
 
 
 @pytest.fixture
