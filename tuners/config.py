@@ -118,3 +118,8 @@ class TrainConfig(Frozen):
     evaluations_per_epoch: int = Field(1, ge=1, le=1000)
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Changes no result, only how much is trained again after a crash."""
+
+    @property
+    def quantises_moments(self) -> bool:
+        """Whether AdamW's moments are in 8 bits."""
+        return self.optimizer != "adamw"

@@ -91,11 +91,11 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
     slack = (SLACK if seats * tokens <= longest else SLACK_OF_SEVERAL)[device]
     base = -(-estimate.base_bytes // (1 if tuner.trains_base else resources.workers))
     whole = tuner.quantisation == "none" or tuner.dequantised_once
-    trained, quantises = estimate.seat_parameters, study.train.optimizer != "adamw"
+    trained = estimate.seat_parameters
     return Need(
         process=PROCESS_BYTES + LIBRARIES["cpu"] if not gpu else 0,
         base=base,
-        seat=row_bytes(trained, trained if quantises else 0, device, alone=tuner.trains_base),
+        seat=row_bytes(trained, trained if study.train.quantises_moments else 0, device, alone=tuner.trains_base),
         token=slack * (recomputed if resources.gradient_checkpointing else kept),
         tokens=tokens,
         longest=longest,

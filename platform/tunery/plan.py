@@ -29,8 +29,8 @@ _Model = TypeVar("_Model", bound=Frozen)
 _LONGEST_SLUG = 60
 _WEIGHT_AND_GRADIENT = 8
 """Bytes a trained parameter, in float32."""
-_MOMENTS = {"adamw": 8.0, "adamw_8bit": QUANTISED_MOMENTS, "paged_adamw_8bit": QUANTISED_MOMENTS}
-"""AdamW's two of them; those few that an 8-bit optimiser keeps in float32 are not told apart."""
+_MOMENTS = 8
+"""AdamW's two; of those in 8 bits the few that stay in float32 are not told apart."""
 
 
 class TrialConfig(Frozen):
@@ -252,7 +252,7 @@ def estimate(study: Study, *, gpu: bool) -> Estimate:
     epochs = _largest(study, "train.epochs", study.train.epochs)
     shape = shape_of(study.model.id)
     trained = _seat_parameters(study, shape, outputs=max(1, len(task.labels))) if shape else None
-    a_parameter = _WEIGHT_AND_GRADIENT + _MOMENTS[study.train.optimizer]
+    a_parameter = _WEIGHT_AND_GRADIENT + (QUANTISED_MOMENTS if study.train.quantises_moments else _MOMENTS)
     return Estimate(
         study=study.name,
         train_rows=train_rows,

@@ -53,7 +53,8 @@ class Row:
         if self.quantised:
             from tuners.engine.eight_bits import EightBits  # most seats need no bitsandbytes
 
-            self.eight_bits = EightBits(self.quantised, device, paged=optimizer == "paged_adamw_8bit")
+            # theta's: paged memory wants to know which of several devices.
+            self.eight_bits = EightBits(self.quantised, self.theta.device, paged=optimizer == "paged_adamw_8bit")
         self.step = 0
         """Updates done."""
         self.shared = False

@@ -146,8 +146,8 @@ def _method(study: Study, estimate: Estimate) -> str:
     base, trained = estimate.base_parameters, estimate.seat_parameters
     if base is None or trained is None:
         return study.tuner.method
-    share = trained / max(trained, base if study.tuner.trains_base else base + trained)
-    return f"{study.tuner.method}, at most {count(trained)} parameters trained ({share:.2%})"
+    whole = trained if study.tuner.trains_base else base + trained
+    return f"{study.tuner.method}, at most {count(trained)} parameters trained ({trained / whole:.2%})"
 
 
 def _memory(plan: Plan) -> str:

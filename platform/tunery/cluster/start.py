@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import ray
 
 from storage.fetching import offline
@@ -15,8 +17,14 @@ from tunery.cluster.orders import PackOrder, Resources
 from tunery.cluster.placement import Room, by_base, place_plan
 from tunery.cluster.placement import base_key as base_key
 from tunery.cluster.remote_desk import RemoteDesk
+from tunery.errors import RunError
 from tunery.plan import Plan
 from tunery.profile import Profile
+
+log = logging.getLogger(__name__)
+
+STARTS = 3
+"""Attempts at a Ray of this machine's: it gives its own processes 30 s to answer, which a busy machine may not do."""
 
 _TOKENS = "ray._private.authentication.authentication_token_setup"
 
@@ -31,23 +39,59 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")  # nobody restores from Tune's snapshots: see `sampler`
     # That it asks for a token, which the run's processes have, is nothing to opt out of; that it does not is told.
     logging.getLogger(_TOKENS).addFilter(lambda record: "authentication is enabled" not in record.getMessage())
-    if not profile.ray:
+    if profile.ray:
+        # A joined cluster's processes do not inherit our environment.
+        _init(profile.ray, namespace, runtime_env={"env_vars": {"HF_HUB_OFFLINE": "1"}} if offline() else None)
+    else:
         # Nobody takes this machine away; the watcher would be one more process to start.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    ray.init(
-        address=profile.ray or "local",
-        num_cpus=None if profile.ray else (profile.cpus or os.cpu_count()),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        namespace=namespace,
-        # A joined cluster's processes do not inherit ours.
-        runtime_env={"env_vars": {"HF_HUB_OFFLINE": "1"}} if profile.ray and offline() else None,
-    )
+        _start_here(profile.cpus or os.cpu_count(), namespace)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _init(address: str, namespace: str, **more: Any) -> None:
+    ray.init(
+        address=address,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        namespace=namespace,
+        **more,
+    )
+
+
+def _start_here(cpus: int | None, namespace: str) -> None:
+    """Start a Ray of this machine's.
+
+    Raises:
+        RunError: it did not come up in `STARTS` attempts.
+    """
+    before = _children()
+    for attempt in range(1, STARTS + 1):
+        try:
+            _init("local", namespace, num_cpus=cpus)
+            break
+        except Exception as error:  # Ray has no narrower one for a node that does not answer
+            # What was started would live as long as this process, beside what is started next.
+            begun = _children() - before
+            for process in begun:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(begun, timeout=10)
+            if attempt == STARTS:
+                raise RunError(
+                    f"Ray did not start on this machine in {STARTS} attempts: {error}\n"
+                    "its logs are in /tmp/ray/session_latest/logs; where other work leaves too little memory or "
+                    "processor time, end that, and submit again"
+                ) from error
+            log.warning("Ray did not start (%s); trying again", error)
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> list[tuple[PackOrder, Resources]]:

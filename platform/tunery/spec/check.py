@@ -98,7 +98,11 @@ def _paged(tree: Tree) -> Iterator[Fault]:
     if _at(tree, "resources", "gpus_per_worker"):
         return
     tasks_here = [None, *_mapping(tree, "overrides")]
-    for path, value in dict(each for task in tasks_here for each in _values(tree, task, "train.optimizer")).items():
+    found = dict(each for task in tasks_here for each in _values(tree, task, "train.optimizer"))
+    drawn: Path = ("search", "space", "train.optimizer", "choice")
+    choice = _at(tree, "search", "space", "train.optimizer", "choice")
+    found |= {(*drawn, index): value for index, value in enumerate(choice if isinstance(choice, list) else ())}
+    for path, value in found.items():
         if value == "paged_adamw_8bit":
             message = f"{dotted(path)}: paged_adamw_8bit needs a GPU (resources.gpus_per_worker): use adamw_8bit"
             yield Fault(path, message)

@@ -118,10 +118,9 @@ def test_an_answer_comes_in_pieces(trained: tuple[Path, Rows, list[str]]) -> Non
     assert len(pieces) == answer.tokens == len(engines[2].split())
 
 
+@pytest.mark.parametrize("trained", [LoraConfig], ids=["lora"], indirect=True)
 def test_an_adapter_has_what_vllm_reads_and_nothing_else(trained: tuple[Path, Rows, list[str]]) -> None:
     folder, _, _ = trained
-    if not (folder / "adapter_config.json").is_file():
-        return  # a whole model, which vLLM reads as transformers does
     # As its `PEFTHelper` and `parse_fine_tuned_lora_name` have it (vLLM 0.33).
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["bias"], config["modules_to_save"], config.get("use_dora", False)) == ("none", None, False)

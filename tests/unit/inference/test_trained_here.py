@@ -11,10 +11,11 @@ from transformers import BertModel
 
 from storage.tokens import encoder
 from tests.unit.inference.conftest import LABELS, make_base, tokenizer
-from tuners.config import TrainConfig
+from tuners.config import TrainConfig, TunerConfig
 from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, SeatSpec
 from tuners.lora.config import Config as Lora
 from tuners.qlora.config import Config as Qlora
+from tuners.qst.config import Config as Qst
 from tunery.inference.card import AdapterCard, BaseModelCard, ObjectiveCard
 from tunery.inference.loading import load
 from tunery.inference.predictor import Input, Predictor
@@ -43,11 +44,11 @@ def tokens(*, bert: bool) -> Tokens:
     )
 
 
-def train(base: Path, folder: Path, tuner: Lora, *, bert: bool) -> np.ndarray:
+def train(base: Path, folder: Path, tuner: TunerConfig, *, bert: bool) -> np.ndarray:
     """A few steps; returns the logits of the engine's own evaluation and leaves the folder complete."""
     examples = tokens(bert=bert)
     schedule = TrainConfig(learning_rate=5e-3, epochs=3, batch_size=2, max_length=32)
-    pack = Pack(Base.load(BaseSpec(str(base), None, tuner.quantisation)))
+    pack = Pack(Base.load(BaseSpec(str(base), None, tuner.quantisation, beside=tuner.trains_beside)))
     head = HeadSpec("classification", LABELS)
     pack.join(SeatSpec("seat", tuner, schedule, head, examples, {"validation": examples}))
     while not pack.progress("seat").finished:
@@ -59,6 +60,8 @@ def train(base: Path, folder: Path, tuner: Lora, *, bert: bool) -> np.ndarray:
         task="acceptability",
         kind="classification",
         labels=LABELS,
+        method=tuner.method,
+        tuner=tuner.model_dump(mode="json"),
         base=BaseModelCard(id=str(base), quantisation=tuner.quantisation),
         objective=ObjectiveCard(name="mcc", value=0.0),
         max_length=32,
@@ -69,17 +72,24 @@ def train(base: Path, folder: Path, tuner: Lora, *, bert: bool) -> np.ndarray:
 @pytest.mark.parametrize("which", ["bert", "llama"])
 @pytest.mark.parametrize(
     "tuner",
-    [Lora(rank=4, dropout=0.1), Qlora(rank=4), Qlora(rank=2, double_quantisation=False)],
-    ids=["lora", "nf4-double", "nf4"],
+    [Lora(rank=4, dropout=0.1), Qlora(rank=4), Qlora(rank=2, double_quantisation=False), Qst(reduction=4)],
+    ids=["lora", "nf4-double", "nf4", "qst"],
 )
 def test_the_logits_are_those_of_training(
-    which: str, tuner: Lora, tmp_path: Path, request: pytest.FixtureRequest
+    which: str, tuner: TunerConfig, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     base: Path = request.getfixturevalue(which)
     trained = train(base, tmp_path / "adapter", tuner, bert=which == "bert")
     ours = Predictor.load(tmp_path / "adapter").logits(INPUTS, batch_size=4)
     assert np.abs(ours - trained).max() < 1e-3
     assert np.abs(trained.std(axis=0)).max() > 1e-2  # the texts are told apart
+
+
+def test_a_side_network_is_computed_on_four_bits_unless_asked_not_to(llama: Path, tmp_path: Path) -> None:
+    train(llama, tmp_path / "side", Qst(reduction=4), bert=False)
+    four_bits, whole = (Predictor.load(tmp_path / "side", quantised=each).logits(INPUTS) for each in (True, False))
+    assert np.abs(four_bits - whole).max() > 1e-2
+    assert np.corrcoef(four_bits.ravel(), whole.ravel())[0, 1] > 0.8, "the same model, on weights that are not rounded"
 
 
 def test_a_base_without_a_pooler_brings_its_own(tmp_path: Path) -> None:

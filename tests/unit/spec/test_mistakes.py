@@ -282,9 +282,14 @@ def test_a_base_that_seats_train_beside_has_one_worker() -> None:
             "overrides: {cola: {train.optimizer: paged_adamw_8bit}}\nkind:",
             "2:37: overrides.cola.train.optimizer",
         ),
+        (
+            "tuner.rank: {choice: [4, 8]}",
+            "train.optimizer: {choice: [adamw, paged_adamw_8bit]}",
+            "12:39: search.space.train.optimizer.choice[1]",
+        ),
     ],
 )
-def test_a_cpu_has_no_pages(old: str, new: str, place: str) -> None:
+def test_only_a_gpu_has_pages(old: str, new: str, place: str) -> None:
     text = changed(old, new)
     assert mistakes_of(text) == [
         f"x.yaml:{place}: paged_adamw_8bit needs a GPU (resources.gpus_per_worker): use adamw_8bit"
