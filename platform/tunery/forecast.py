@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ _DEFAULT_RANK = 8
 
 @dataclass(frozen=True)
 class Forecast:
-    """One worker of the pack that takes most."""
+    """One worker of the pack that takes most of what it may take."""
 
     study: str
     need: Need
@@ -59,17 +60,20 @@ class Forecast:
         }
 
 
-def forecast(plan: Plan, *, bases: int, packs: int, seats: int, limit: int | None) -> Forecast | None:
-    """Of a plan that gets so many packs of each of its bases, with so many seats; None where it cannot be told."""
-    needs = [
-        (study.name, need)
+def forecast(plan: Plan, *, bases: int, packs: int, seats: int, limits: Mapping[str, int] | None) -> Forecast | None:
+    """Of a plan that gets so many packs of each of its bases, with so many seats; None where it cannot be told.
+
+    `limits` has for each study the bytes that a worker may take which trains it; None where they are not known here.
+    """
+    needs = {
+        study.name: need
         for study, estimate in zip(plan.studies, plan.estimates, strict=True)
         if (need := _need(plan, study, estimate, packs=packs, seats=seats)) is not None
-    ]
+    }
     if not needs:
         return None
-    name, need = max(needs, key=lambda named: named[1].peak)
-    return Forecast(name, need, limit, packs * bases)
+    name = max(needs, key=lambda study: needs[study].peak - (limits[study] if limits else 0))
+    return Forecast(name, needs[name], limits[name] if limits else None, packs * bases)
 
 
 def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: int) -> Need | None:

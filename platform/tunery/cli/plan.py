@@ -61,7 +61,7 @@ def command(
 def _forecast(plan: Plan, profile: Profile) -> Forecast | None:
     """Of the packs as this machine would get them; what a cluster or a device has is not known before it is asked."""
     from tunery.cli._checks import available_memory
-    from tunery.cluster.placement import Room, by_base, place_plan
+    from tunery.cluster.placement import Room, base_key, by_base, place_plan
     from tunery.forecast import forecast
 
     free = None if profile.ray or plan.spec.resources.gpus_per_worker else available_memory()
@@ -72,7 +72,7 @@ def _forecast(plan: Plan, profile: Profile) -> Forecast | None:
         bases=len(by_base(plan)),
         packs=placement.packs,
         seats=placement.capacity,
-        limit=placement.memory if free is not None else None,
+        limits={study.name: placement.memory[base_key(study)] for study in plan.studies} if free is not None else None,
     )
 
 
@@ -124,7 +124,7 @@ def _facts(plan: Plan, profile: Profile, foreseen: Forecast | None) -> list[tupl
             f"{resources.packs} x {resources.workers} x {device}, up to {count_of(resources.seats, 'seat')} each",
         ),
         ("memory", _memory(plan)),
-        *(("", line) for line in _peak(foreseen)),
+        *(("", line) for line in _peak(foreseen, several=len(plan.studies) > 1)),
         ("where", f"{profile.target}, {f'the Ray at {profile.ray}' if profile.ray else 'a Ray started for the run'}"),
         ("profile", profile.name),
         ("tracking", f"{profile.tracking_uri}, experiment {spec.experiment!r}"),
@@ -163,7 +163,7 @@ def _memory(plan: Plan) -> str:
     )
 
 
-def _peak(foreseen: Forecast | None) -> Iterator[str]:
+def _peak(foreseen: Forecast | None, *, several: bool) -> Iterator[str]:
     if foreseen is None:
         return
     need, limit = foreseen.need, foreseen.limit
@@ -172,7 +172,8 @@ def _peak(foreseen: Forecast | None) -> Iterator[str]:
         yield f"{peak}; what it may take is not known here"
         return
     shared = f" ({count_of(foreseen.packs, 'pack')} here)" if foreseen.packs > 1 else ""
-    yield f"{peak}, of {size(limit)} that it may take{shared}"
+    whose = f", for {foreseen.study}" if several else ""
+    yield f"{peak}, of {size(limit)} that it may take{shared}{whose}"
     if not foreseen.fits:
         yield f"this does not fit: with the smallest forwards it takes {size(need.least)}; by estimate these would fit"
     for change in foreseen.changes:

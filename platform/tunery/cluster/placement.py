@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tunery.plan import Plan, Study
@@ -45,8 +46,8 @@ class Placement:
     """Most seats of a pack."""
     threads: int
     """Of torch in a worker, on a CPU."""
-    memory: int
-    """Bytes that a worker may take of the machine's."""
+    memory: Mapping[str, int]
+    """Base -> bytes that a worker of its packs may take of the machine's."""
     share: Resources
 
 
@@ -72,41 +73,58 @@ def place_plan(plan: Plan, room: Room) -> Placement:
     return place(
         plan.spec.resources,
         room,
-        bases=len(bases),
+        bases={base: plan.only({study.name for study in studies}).pack_bytes for base, studies in bases.items()},
         trials=max(sum(study.search.trials for study in studies) for studies in bases.values()),
-        pack_bytes=plan.pack_bytes,
     )
 
 
-def place(wanted: Wanted, room: Room, *, bases: int, trials: int, pack_bytes: int | None) -> Placement:
+def place(wanted: Wanted, room: Room, *, bases: Mapping[str, int | None], trials: int) -> Placement:
     """The packs for bases with at most `trials` trials each. Where they want more cores than there are, each gets less.
 
     `packs: auto` is one for every `cpus_per_worker` cores, as long as each has a trial and their memory is small beside
     the machine's: threads of one pack wait for each other, packs do not. On GPUs it is as many as there are GPUs for.
+    Memory is shared by need: a base whose own weights are trained takes several times what a frozen one does.
+
+    Args:
+        wanted: what the spec asks for.
+        room: what there is.
+        bases: of each its key, and the bytes of a worker's base and seats; None where they are not known.
+        trials: the most that a base has.
     """
-    packs = wanted.packs if wanted.packs != "auto" else _most(wanted, room, bases=bases, pack_bytes=pack_bytes)
+    needs = _needs(bases)
+    packs = wanted.packs if wanted.packs != "auto" else _most(wanted, room, bases=len(bases), needs=needs)
     if wanted.packs == "auto":
         packs = min(packs, trials)
-    workers = bases * packs * wanted.workers
+    workers = packs * wanted.workers
+    shares = needs or dict.fromkeys(bases, 1)
+    whole = workers * sum(shares.values())
     return Placement(
         packs=packs,
         # Few trials are dealt out evenly: the first pack that comes by would take them all.
         capacity=min(wanted.seats, math.ceil(trials / packs)),
-        threads=max(1, room.cpus // workers),
-        memory=room.memory // workers,
+        threads=max(1, room.cpus // (workers * len(bases))),
+        memory={base: room.memory * share // whole for base, share in shares.items()},
         share=Resources(
-            wanted.workers, min(wanted.cpus_per_worker, (room.cpus - SEATS_CPUS) / workers), wanted.gpus_per_worker
+            wanted.workers,
+            min(wanted.cpus_per_worker, (room.cpus - SEATS_CPUS) / (workers * len(bases))),
+            wanted.gpus_per_worker,
         ),
     )
 
 
-def _most(wanted: Wanted, room: Room, *, bases: int, pack_bytes: int | None) -> int:
+def _needs(bases: Mapping[str, int | None]) -> dict[str, int]:
+    """Bytes of a worker of each base; empty where some are not known."""
+    known = {base: size + PROCESS_BYTES for base, size in bases.items() if size is not None}
+    return known if len(known) == len(bases) else {}
+
+
+def _most(wanted: Wanted, room: Room, *, bases: int, needs: Mapping[str, int]) -> int:
     """As many packs of each base as there is room for; at least one."""
     workers = bases * wanted.workers
     if wanted.gpus_per_worker:
         return max(1, room.gpus // (workers * wanted.gpus_per_worker))
-    if pack_bytes is None:
+    if not needs:
         return 1  # of unknown size, it may take all the memory there is
     cores = room.cpus // (workers * wanted.cpus_per_worker)
-    fits = int(MEMORY_SHARE * room.memory) // (workers * (pack_bytes + PROCESS_BYTES))
+    fits = int(MEMORY_SHARE * room.memory) // (wanted.workers * sum(needs.values()))
     return max(1, min(cores, fits))

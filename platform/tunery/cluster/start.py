@@ -113,7 +113,7 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
                 capacity=1 if study.tuner.trains_base else placement.capacity,
                 gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=placement.threads,
-                memory=placement.memory,
+                memory=placement.memory[base],
                 packs=placement.packs,
                 run=run,
                 desk=desk,

@@ -15,7 +15,8 @@ SMALL = GIB - PROCESS_BYTES // 2
 def placed(
     room: Room = LAPTOP, bases: int = 1, trials: int = 100, pack_bytes: int | None = SMALL, **wanted: Any
 ) -> Any:
-    return place(Resources(**wanted), room, bases=bases, trials=trials, pack_bytes=pack_bytes)
+    sizes = {f"base-{number}": pack_bytes for number in range(bases)}
+    return place(Resources(**wanted), room, bases=sizes, trials=trials)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,16 @@ def test_few_trials_are_dealt_out_evenly() -> None:
     assert placed(packs=2, trials=7, seats=8).capacity == 4
     assert placed(packs=2, trials=100, seats=8).capacity == 8
     assert placed(packs=4, trials=2, seats=8).capacity == 1
+
+
+def test_memory_is_shared_by_need() -> None:
+    sizes = {"frozen": 2 * GIB - PROCESS_BYTES, "trained": 6 * GIB - PROCESS_BYTES}
+    found = place(Resources(packs=2), LAPTOP, bases=sizes, trials=100)
+    assert found.memory == {"frozen": 4 * GIB, "trained": 12 * GIB}
+    auto = place(Resources(), Room(cpus=64, gpus=0, memory=64 * GIB), bases=sizes, trials=100)
+    assert auto.packs == 4, "what they take together is half of what there is"
+
+
+def test_memory_is_shared_evenly_where_a_need_is_not_known() -> None:
+    found = place(Resources(packs=2), LAPTOP, bases={"known": GIB, "unknown": None}, trials=100)
+    assert found.memory == {"known": 8 * GIB, "unknown": 8 * GIB}

@@ -73,7 +73,8 @@ def test_a_packs_parts_are_estimated_as_the_engine_foresees_them(seat: Any, sent
         folder = model_folder("embedded:minilm")
     except StorageError as missing:
         pytest.skip(str(missing))
-    found = forecast(plan_of(folder, rank=16), bases=1, packs=1, seats=seats, limit=1 << 40)
+    plan = plan_of(folder, rank=16)
+    found = forecast(plan, bases=1, packs=1, seats=seats, limits={study.name: 1 << 40 for study in plan.studies})
     assert found is not None
     assert found.fits
     pack = Pack(Base.load(BaseSpec(folder)))
