@@ -120,19 +120,26 @@ class Plan(Frozen):
         return sum(study.search.most_trials for study in self.studies)
 
     @property
-    def pack_bytes(self) -> int | None:
-        """A worker's share of the largest base, what is kept of its states, and as many of the largest seats as a
-        pack has; None: unknown."""
-        bases = [estimate.base_bytes for estimate in self.estimates]
-        seats = [
-            None if estimate.seat_bytes is None else self.seats(study) * estimate.seat_bytes
-            for study, estimate in zip(self.studies, self.estimates, strict=True)
-        ]
-        if None in bases or None in seats:
+    def largest(self) -> tuple[Study, Estimate] | None:
+        """Of the pack that takes most, the study that takes most of it; None where some are unknown."""
+        sizes = [self._pack_bytes(*each) for each in zip(self.studies, self.estimates, strict=True)]
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes):
             return None
-        share = -(-max(base or 0 for base in bases) // self.spec.resources.workers)
-        kept = max(study.tuner.kept_bytes for study in self.studies)
-        return share + kept + max(seat or 0 for seat in seats)
+        place = known.index(max(known))
+        return self.studies[place], self.estimates[place]
+
+    @property
+    def pack_bytes(self) -> int | None:
+        """A worker's share of the base, what is kept of its states, and as many of the largest seats as a pack has, of
+        the pack that takes most; None: unknown."""
+        return self._pack_bytes(*self.largest) if self.largest else None
+
+    def _pack_bytes(self, study: Study, estimate: Estimate) -> int | None:
+        if estimate.base_bytes is None or estimate.seat_bytes is None:
+            return None
+        share = -(-estimate.base_bytes // self.spec.resources.workers)
+        return share + study.tuner.kept_bytes + self.seats(study) * estimate.seat_bytes
 
     def only(self, studies: Collection[str]) -> Plan:
         """The plan of these studies alone."""

@@ -151,16 +151,14 @@ def _method(study: Study, estimate: Estimate) -> str:
 
 
 def _memory(plan: Plan) -> str:
-    bases = {estimate.base_bytes for estimate in plan.estimates}
-    seats = {estimate.seat_bytes for estimate in plan.estimates}
-    if plan.pack_bytes is None or None in bases | seats:
+    if plan.largest is None:
         return "unknown: the model's shapes are not known here"
-    base, seat = (size(max(value for value in values if value is not None)) for values in (bases, seats))
+    study, estimate = plan.largest
     workers = plan.spec.resources.workers
-    base = base if workers == 1 else f"{base} / {workers}"
-    return (
-        f"{size(plan.pack_bytes)} a worker: base {base}, {plan.spec.resources.seats} x {seat} a seat; and activations"
-    )
+    base = size(estimate.base_bytes) if workers == 1 else f"{size(estimate.base_bytes)} / {workers}"
+    kept = f", {size(study.tuner.kept_bytes)} of its states" if study.tuner.kept_bytes else ""
+    seats = f"{plan.seats(study)} x {size(estimate.seat_bytes)} a seat"
+    return f"{size(plan.pack_bytes)} a worker: base {base}{kept}, {seats}; and activations"
 
 
 def _peak(foreseen: Forecast | None, *, several: bool) -> Iterator[str]:
