@@ -2,6 +2,7 @@
 
     python -m benchmarks.memory
     python -m benchmarks.memory --methods full --optimizer adamw_8bit --lengths cola
+    python -m benchmarks.memory --methods qst
     python -m benchmarks.memory --device cuda --shapes qwen2.5-1.5b --dtype bfloat16
 
 Printed: the process's resident memory with the base loaded, its peak after a few steps, on a GPU the peak that torch
@@ -26,7 +27,7 @@ from benchmarks import report
 from benchmarks.steps.lengths import LENGTHS
 from benchmarks.steps.options import against_seats
 from benchmarks.steps.shapes import SHAPES, save, tiny
-from tuners.config import Optimizer
+from tuners.config import Optimizer, TunerConfig
 
 STEPS = 6
 """Of every seat: the allocator has reached its peak by then."""
@@ -107,13 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = against_seats(__doc__, dtypes=("float32", "bfloat16"), methods=("lora", "qlora", "full"))
+    parser = against_seats(__doc__, dtypes=("float32", "bfloat16"), methods=("lora", "qlora", "full", "qst"))
     parser.add_argument("--optimizer", choices=get_args(Optimizer), default="adamw")
     return parser
 
 
 def _named(method: str, chosen: argparse.Namespace) -> str:
-    return f"{method}{'' if method == 'full' else f' of rank {chosen.rank}'} with {chosen.optimizer}"
+    return f"{method}{f' of rank {chosen.rank}' if 'lora' in method else ''} with {chosen.optimizer}"
 
 
 def _job(chosen: argparse.Namespace, shape: str, folder: str, method: str, lengths: str, seats: int) -> Job:
@@ -152,13 +153,26 @@ def _measure(job: Job) -> Memory:
     from benchmarks.steps import probe
     from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory
     from tuners.full.config import Config as FullConfig
+    from tuners.qst.config import Config as QstConfig
 
     report.quiet()
     torch.set_num_threads(job.threads)
     keep_freed_memory()
-    full, targets = job.method == "full", SHAPES[job.shape].targets
-    tuner = FullConfig() if full else probe.tuner(job.method, rank=job.rank, targets=targets)
-    spec = BaseSpec(job.folder, quantisation=tuner.quantisation, dtype=job.dtype, trained=full)
+    tuner: TunerConfig
+    match job.method:
+        case "full":
+            tuner = FullConfig()
+        case "qst":
+            tuner = QstConfig(kept_mib=0)  # what is kept has a bound of its own
+        case _:
+            tuner = probe.tuner(job.method, rank=job.rank, targets=SHAPES[job.shape].targets)
+    spec = BaseSpec(
+        job.folder,
+        quantisation=tuner.quantisation,
+        dtype=job.dtype,
+        trained=tuner.trains_base,
+        beside=tuner.trains_beside,
+    )
     base = Base.load(spec, job.device)
     base_mib = resident_mib()
     pack = Pack(base)

@@ -53,6 +53,10 @@ class TunerConfig(Frozen):
         """Of that network."""
         return 0
 
+    def side_values(self, *, layers: int, hidden: int, inner: int) -> int:  # noqa: ARG002  # a base's sizes
+        """That a token of that network keeps from forward to backward, by estimate."""
+        return 0
+
     @property
     def kept_bytes(self) -> int:
         """Of the base's states that a pack may keep, so that it need not run on the same example again."""

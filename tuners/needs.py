@@ -36,16 +36,17 @@ LEAST_LENGTH = 16
 """Tokens below which no shorter `max_length` is advised."""
 
 
-def row_bytes(parameters: int, quantised: int, device: str, itemsize: int = 4, *, alone: bool = False) -> int:
+def row_bytes(
+    parameters: int, quantised: int, device: str, itemsize: int = 4, *, alone: bool = False, copied: bool = False
+) -> int:
     """What a seat trains takes with gradients and moments, of which those of `quantised` parameters are in 8 bits.
 
-    `alone`: it has a pack to itself.
+    `alone`: it has a pack to itself. `copied`: forwards lay the seats' parameters beside each other.
     """
     more, more_quantised = (0, 0) if alone else JOINING_TENSORS[device]
-    plain = (parameters - quantised) * (ROW_TENSORS + more)
-    return round(
-        itemsize * (plain + quantised * (QUANTISED_ROW_TENSORS + more_quantised)) + QUANTISED_MOMENTS * quantised
-    )
+    values = (parameters - quantised) * (ROW_TENSORS + more) + quantised * (QUANTISED_ROW_TENSORS + more_quantised)
+    values += parameters if copied else 0
+    return round(itemsize * values + QUANTISED_MOMENTS * quantised)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Need:
     """`seat` with AdamW's moments in 8 bits; None: they are."""
     rank: int | None = None
     """Of the adapters; None: not known, or none."""
+    kept: int = 0
+    """Of the base's states, for networks beside it."""
 
     @property
     def longest_forward(self) -> float:
@@ -100,7 +103,7 @@ class Need:
         return self._with(min(self.longest, self.longest_forward))
 
     def _with(self, tokens: float) -> int:
-        return round(self.process + self.base + self.seats * self.seat + tokens * self.token)
+        return round(self.process + self.base + self.kept + self.seats * self.seat + tokens * self.token)
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ def _change(steps: Sequence[_Step]) -> Change:
 
 def _smaller_forwards(need: Need, limit: int) -> Change:
     # Not a setting: the engine does this by itself, down to one sequence.
-    forward = max(need.longest, int((limit - need.process - need.base - need.seats * need.seat) / need.token))
+    forward = max(need.longest, int((limit - replace(need, tokens=0).peak) / need.token))
     then = replace(need, forward=forward)
     return Change(f"forwards of {forward:,} tokens", "done by itself; steps take longer", then.peak, limit)
 
@@ -211,6 +214,13 @@ def _fewer_packs(need: Need, limit: int) -> Iterator[_Step]:
         if packs == 1 or _fits(step):
             yield step
             return
+
+
+def _fewer_kept(need: Need, limit: int) -> Iterator[_Step]:
+    if need.kept:
+        mib = max(0, (limit - need.least + need.kept) >> 20)
+        then = replace(need, kept=mib << 20)
+        yield f"tuner.kept_mib: {mib}", "the base runs again on what is not kept", then, limit
 
 
 def _recomputing(need: Need, limit: int) -> Iterator[_Step]:
@@ -272,6 +282,7 @@ def _smaller_model(need: Need, limit: int) -> Iterator[_Step]:
 _CHANGES: tuple[_Changes, ...] = (
     _fewer_seats,
     _fewer_packs,
+    _fewer_kept,
     _recomputing,
     _optimizer,
     _quantised,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tuners.config import TunerConfig
 from tuners.needs import (
     ACTIVATIONS,
     LIBRARIES,
@@ -80,8 +81,6 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
     shape, resources, tuner = shape_of(study.model.id), plan.spec.resources, study.tuner
     if shape is None or estimate.base_bytes is None or estimate.seat_parameters is None:
         return None
-    if tuner.trains_beside:
-        return None  # what a side network's tokens keep has not been held against the engine's numbers
     gpu = resources.gpus_per_worker > 0
     device = "cuda" if gpu else "cpu"
     seats = 1 if tuner.trains_base else seats
@@ -91,15 +90,19 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
     tokens = length * study.train.batch_size * study.train.accumulation
     width = 2 if gpu or study.model.dtype == "bfloat16" else 4
     kept = _kept(shape, study, length=length, width=width, gpu=gpu)
-    recomputed = shape.layers * shape.hidden * width + kept / shape.layers
+    checkpoints = not tuner.trains_beside  # nothing goes back through the base there
+    recomputed = shape.layers * shape.hidden * width + kept / shape.layers if checkpoints else kept
     slack = (SLACK if seats * tokens <= longest else SLACK_OF_SEVERAL)[device]
     base = -(-estimate.base_bytes // (1 if tuner.trains_base else resources.workers))
     whole = tuner.quantisation == "none" or tuner.dequantised_once
     trained = estimate.seat_parameters
+    plain, quantised = (
+        row_bytes(trained, count, device, alone=tuner.trains_base, copied=tuner.trains_beside) for count in (0, trained)
+    )
     return Need(
         process=PROCESS_BYTES + LIBRARIES["cpu"] if not gpu else 0,
         base=base,
-        seat=row_bytes(trained, trained if study.train.quantises_moments else 0, device, alone=tuner.trains_base),
+        seat=quantised if study.train.quantises_moments else plain,
         token=slack * (recomputed if resources.gradient_checkpointing else kept),
         tokens=tokens,
         longest=longest,
@@ -108,18 +111,29 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
         seats=seats,
         packs=packs,
         parameters=shape.parameters,
-        recomputed=None if resources.gradient_checkpointing else slack * recomputed,
+        recomputed=None if resources.gradient_checkpointing or not checkpoints else slack * recomputed,
         quantised=base - round(shape.linear_parameters * (width - NF4_BYTES) / resources.workers)
         if whole and not tuner.trains_base else None,
-        quantised_by="tuner.dequantise: step" if tuner.dequantised_once else "tuner.method: qlora",
+        quantised_by=_quantised_by(tuner),
         adapter=row_bytes(_adapter(shape), 0, device) if tuner.trains_base else None,
-        seat_8bit=row_bytes(trained, trained, device, alone=tuner.trains_base),
+        seat_8bit=quantised,
         rank=getattr(tuner, "rank", None),
+        kept=tuner.kept_bytes,
     )  # fmt: skip
+
+
+def _quantised_by(tuner: TunerConfig) -> str:
+    if tuner.dequantised_once:
+        return "tuner.dequantise: step"
+    return "tuner.quantise: true" if tuner.trains_beside else "tuner.method: qlora"
 
 
 def _kept(shape: Shape, study: Study, *, length: float, width: int, gpu: bool) -> float:
     tuner = study.tuner
+    if tuner.trains_beside:
+        values = tuner.side_values(layers=shape.layers, hidden=shape.hidden, inner=shape.inner)
+        # Beside it the states that it reads: as they come, and laid out for it.
+        return float(values + 2 * (shape.layers + 1) * shape.hidden) * width
     targets = getattr(tuner, "target_modules", ()) or shape.default_targets
     named = tuple(shape.linears()) if isinstance(targets, str) else tuple(targets)
     return shape.kept_bytes(

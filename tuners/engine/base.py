@@ -193,6 +193,12 @@ class Base:
         layer = 10 * hidden + 3 * inner
         return (layers * hidden + layer if self._checkpointing else layers * layer) * dtype.itemsize
 
+    @property
+    def states_bytes(self) -> int:
+        """Of a token's states, which networks beside the base read: as they come, and laid out for the networks."""
+        layers, dtype = int(self.config.num_hidden_layers), getattr(torch, self.spec.dtype)
+        return 2 * (layers + 1) * int(self.config.hidden_size) * dtype.itemsize if self.spec.beside else 0
+
     def recomputed_bytes(self, token: float) -> float | None:
         """What a token would keep, of now `token`, with gradient checkpointing; None: it is so, or nothing to gain.
 

@@ -78,9 +78,14 @@ class Room:
         kind = f"{spec.tuner.model_dump_json(exclude={'rank', 'alpha'})} {round(math.log2(mean / seat.schedule.batch))}"
         if kind not in self._measured:
             self._measured[kind] = self._token_bytes(seat)
-        device, itemsize, row = self._base.device.type, self._base.trained_dtype.itemsize, seat.row
+        device, itemsize, row, base = (
+            self._base.device.type,
+            self._base.trained_dtype.itemsize,
+            seat.row,
+            self._base.spec,
+        )
         bank, bank_8bit = (
-            row_bytes(row.width, count, device, itemsize, alone=self._base.spec.trained)
+            row_bytes(row.width, count, device, itemsize, alone=base.trained, copied=base.beside)
             for count in (row.quantised, row.large)
         )
         return Load(bank, bank_8bit, mean, variance, int(spec.train_set.lengths.max()), self._measured[kind])
@@ -96,7 +101,10 @@ class Room:
             pooled_NI = self._base.pooled(self._base.laid_out([rows]), alone, training=True)
             bytes_kept = kept()
         del pooled_NI
-        return max(self._base.group.gather(bytes_kept)) / sum(len(example.ids) for example in examples)
+        if self._base.spec.beside:  # a copy of what is trained is kept once, whatever the tokens
+            bytes_kept = max(0, bytes_kept - seat.row.size * self._base.trained_dtype.itemsize)
+        tokens = sum(len(example.ids) for example in examples)
+        return max(self._base.group.gather(bytes_kept)) / tokens + self._base.states_bytes
 
     def _refusal(self, seat: Seat, loads: dict[str, Load], limit: int) -> str:
         least = self._foresight.footprint(loads.values(), 0)
@@ -113,7 +121,7 @@ class Room:
         found, token = self._foresight.footprint(seats, 0), self._foresight.token_bytes(seats)
         ranks = [rank for spec in specs.values() if (rank := getattr(spec.tuner, "rank", None))]
         return Need(
-            process=max(0, found.fixed - base.held_bytes),
+            process=max(0, found.fixed - base.held_bytes - base.spec.kept_bytes),
             base=base.held_bytes,
             seat=found.bank // len(seats),
             token=token,
@@ -131,6 +139,7 @@ class Room:
             if base.spec.trained else None,
             seat_8bit=sum(load.bank_8bit for load in seats) // len(seats),
             rank=max(ranks, default=None),
+            kept=base.spec.kept_bytes,
         )  # fmt: skip
 
 

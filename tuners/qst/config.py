@@ -47,6 +47,10 @@ class Config(FourBits):
         """Without the head."""
         return self.shape(layers=layers, hidden=hidden, inner=inner).parameters
 
+    def side_values(self, *, layers: int, hidden: int, inner: int) -> int:
+        """That a token keeps from forward to backward."""
+        return self.shape(layers=layers, hidden=hidden, inner=inner).kept_values
+
     @property
     def trains_beside(self) -> bool:
         """Always."""

@@ -42,6 +42,15 @@ class Shape:
         layer = 4 * width * width + 3 * self.inner * width + 2 * width + 1
         return down + self.layers * layer + width + self.hidden * width + 1
 
+    @property
+    def kept_values(self) -> int:
+        """That a token keeps from forward to backward, by estimate.
+
+        Of a layer: its states normed, for the wide factor; and what its sums, norms, products and attention read.
+        """
+        down = (self.layers + 1) * (self.hidden + self.rank) if self.rank else 0
+        return down + self.layers * (16 * self.width + 4 * self.inner)
+
 
 def _rounded(size: float) -> int:
     return max(1, round(size / _MULTIPLE)) * _MULTIPLE

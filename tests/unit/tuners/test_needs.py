@@ -69,6 +69,7 @@ def test_what_does_not_fit_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("fields", "limit", "what"),
     [
+        ({"seats": 1, "kept": 30 << 20}, 10 << 20, "tuner.kept_mib: 9"),
         ({"seats": 1, "packs": 4}, 600, "resources.packs: 3"),
         ({"seats": 1, "packs": 4}, 400, "resources.packs: 2"),
         ({"quantised_by": "tuner.dequantise: step"}, 500, "tuner.dequantise: step"),
