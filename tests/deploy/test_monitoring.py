@@ -79,11 +79,9 @@ def _ray_metrics() -> set[str]:
 def _own_metrics() -> set[str]:
     """What the server declares, with the endings that the client library gives them."""
     tree = ast.parse((ROOT / "platform" / "tunery" / "serving" / "front.py").read_text())
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
-    return {
-        f"{node.args[0].value}{suffix}"
-        for node in calls
-        if isinstance(node.func, ast.Attribute) and isinstance(node.args[:1] and node.args[0], ast.Constant)
-        for suffix in SUFFIXES.get(node.func.attr, ())
-        if isinstance(node.args[0], ast.Constant)
-    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=kind), args=[ast.Constant(value=str(metric)), *_]):
+                found |= {f"{metric}{suffix}" for suffix in SUFFIXES.get(kind, ())}
+    return found

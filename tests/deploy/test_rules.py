@@ -213,9 +213,7 @@ BREAKS = [
     _break(rules.mlflow_is_guarded, MLFLOW, (*CONTAINER, "env", 2, "value"), "*"),
     _break(rules.mlflow_is_guarded, MLFLOW, (*CONTAINER, "args", 0), "exec mlflow server"),
     _break(rules.mlflow_is_guarded, "ConfigMap/mlflow", ("data", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"), "true"),
-    _break(
-        rules.mlflow_is_guarded, "ConfigMap/mlflow-auth", ("data", "basic_auth.ini"), "default_permission = READ"
-    ),
+    _break(rules.mlflow_is_guarded, "ConfigMap/mlflow-auth", ("data", "basic_auth.ini"), "default_permission = READ"),
     _break(rules.names_lead_somewhere, "Service/mlflow", ("spec", "selector"), {"app": "mlflow"}),
     _break(rules.names_lead_somewhere, "NetworkPolicy/mlflow", ("spec", "podSelector", "matchLabels"), {"a": "b"}),
     _break(rules.names_lead_somewhere, "ConfigMap/postgres-client", ("metadata", "name"), "postgres-client-x"),
@@ -234,10 +232,11 @@ def test_every_rule_is_broken_once() -> None:
 
 
 def _put(manifests: Sequence[Manifest], whose: str, path: Path, value: object) -> None:
+    at: Any
     (at,) = (manifest for manifest in manifests if name(manifest) == whose)
     for part in path[:-1]:
-        at = at.setdefault(part, {}) if isinstance(at, dict) else at[part]  # type: ignore[index]
+        at = at.setdefault(part, {}) if isinstance(at, dict) else at[part]
     if value is GONE:
-        del at[path[-1]]  # type: ignore[arg-type]
+        del at[path[-1]]
     else:
-        at[path[-1]] = value  # type: ignore[index]
+        at[path[-1]] = value
