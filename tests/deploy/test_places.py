@@ -1,0 +1,89 @@
+"""What is said of secrets and profiles where a program or a person reads it is what the pods have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.conftest import K8S, PLACES, ROOT
+from tests.deploy.manifests import Manifest, Pod, of_kind, pods
+from tunery.home import Home
+from tunery.profile import load_profile
+
+Places = Callable[[str], list[Manifest]]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_secret_is_in_the_readme_with_its_keys(place: str, places: Places) -> None:
+    commands = (ROOT / "deploy" / "README.md").read_text().replace("\\\n", " ")
+    made = {
+        secret: set(re.findall(r"--from-(?:literal|file)=([\w-]+)=", rest))
+        for secret, rest in re.findall(r"kubectl .*create secret generic ([\w-]+)(.*)", commands)
+    }
+    manifests = places(place)
+    for pod in pods(manifests):
+        for secret, keys in _secrets(pod):
+            assert secret in made
+            assert keys <= made[secret]
+    for cluster in of_kind(manifests, "RayCluster"):
+        assert made[cluster["spec"]["authOptions"]["secretName"]] == {"auth_token"}
+
+
+def _secrets(pod: Pod) -> Iterator[tuple[str, set[str]]]:
+    """Those that a pod takes, with the keys that it names."""
+    for volume in pod.spec.get("volumes", ()):
+        for source in (volume, *volume.get("projected", {}).get("sources", ())):
+            if secret := source.get("secret"):
+                yield secret.get("secretName") or secret["name"], {item["key"] for item in secret.get("items", ())}
+    for container in pod.containers:
+        for variable in container.get("env", ()):
+            if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
+                yield reference["name"], {reference["key"]}
+
+
+@pytest.mark.parametrize(
+    ("profile", "place", "owner"),
+    [
+        ("cluster", "gpu", "RayCluster/tunery head"),
+        ("cluster", "gpu-kueue", "RayJob/tunery head"),
+        ("serving", "serve", "Deployment/serve"),
+    ],
+)
+def test_the_profile_is_one_whose_files_the_pod_has(
+    profile: str, place: str, owner: str, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNERY_CONFIG", str(K8S / "base" / "services" / "config.toml"))
+    found = load_profile(profile, Home(Path("/var/lib/tunery")))
+    (pod,) = (each for each in pods(places(place)) if each.owner == owner)
+    volumes = {volume["name"]: volume for volume in pod.spec["volumes"]}
+    container = pod.spec["containers"][0]
+    at = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    there = {
+        item["path"]
+        for source in at["/run/secrets/tunery"]["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+    assert {secret.file for secret in found.secrets.values()} <= {f"/run/secrets/tunery/{path}" for path in there}
+    assert {"name": "TUNERY_CONFIG", "value": "/etc/tunery/config.toml"} in container["env"]
+    assert at["/etc/tunery"]["configMap"]["name"] == "tunery"
+    assert "/var/lib/tunery" in at
+
+
+def test_serving_starts_a_ray_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNERY_CONFIG", str(K8S / "base" / "services" / "config.toml"))
+    assert load_profile("serving", Home(Path("/x"))).ray is None
+    assert load_profile(None, Home(Path("/x"))).name == "cluster"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_pod_that_needs_a_server_says_so(place: str, places: Places) -> None:
+    """Its labels let it through; what it is told to open is in its command or its profile."""
+    for pod in pods(places(place)):
+        text = str(pod.spec["containers"])
+        if "TUNERY_CONFIG" in text:
+            assert pod.labels.get("needs-mlflow") == "true"
+        if "@postgres:5432" in text or "PGPASSWORD" in text:
+            assert pod.labels.get("needs-postgres") == "true"
