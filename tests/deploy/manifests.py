@@ -84,3 +84,14 @@ def _worker(owner: str, group: Manifest) -> Pod:
 
 def _ray_labels(node: str) -> dict[str, str]:
     return {"ray.io/is-ray-node": "yes", "ray.io/node-type": node}
+
+
+def contexts(manifests: Sequence[Manifest]) -> Iterator[tuple[Pod, str, Mapping[str, Any]]]:
+    """Each container's security context over its pod's."""
+    for pod in pods(manifests):
+        for container in pod.containers:
+            yield (
+                pod,
+                container["name"],
+                {**pod.spec.get("securityContext", {}), **container.get("securityContext", {})},
+            )
