@@ -78,14 +78,10 @@ class Room:
         kind = f"{spec.tuner.model_dump_json(exclude={'rank', 'alpha'})} {round(math.log2(mean / seat.schedule.batch))}"
         if kind not in self._measured:
             self._measured[kind] = self._token_bytes(seat)
-        device, itemsize, row, base = (
-            self._base.device.type,
-            self._base.trained_dtype.itemsize,
-            seat.row,
-            self._base.spec,
-        )
+        base, row = self._base, seat.row
+        itemsize, alone, copied = base.trained_dtype.itemsize, base.spec.trained, base.spec.beside
         bank, bank_8bit = (
-            row_bytes(row.width, count, device, itemsize, alone=base.trained, copied=base.beside)
+            row_bytes(row.width, count, base.device.type, itemsize, alone=alone, copied=copied)
             for count in (row.quantised, row.large)
         )
         return Load(bank, bank_8bit, mean, variance, int(spec.train_set.lengths.max()), self._measured[kind])
