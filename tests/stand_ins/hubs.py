@@ -247,8 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         breaks = self.state.break_after.get(path)
         count = min(breaks.pop(0), end - start) if breaks else end - start
-        self.wfile.write(content[start : start + count])
+        # Noted first: who has the last byte may look at once.
         self.state.sent.append(Sent(path, asked, count))
+        self.wfile.write(content[start : start + count])
         self.close_connection = self.close_connection or count < end - start
 
     def _missing(self, code: str, status: int = 404, *, commit: str = "") -> None:
