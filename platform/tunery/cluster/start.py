@@ -84,8 +84,8 @@ def _start_here(cpus: int | None, namespace: str) -> None:
             if attempt == STARTS:
                 raise RunError(
                     f"Ray did not start on this machine in {STARTS} attempts: {error}\n"
-                    "its logs are in /tmp/ray/session_latest/logs; where other work leaves too little memory or "
-                    "processor time, end that, and submit again"
+                    "its logs are in ray/session_latest/logs below RAY_TMPDIR, TMPDIR or /tmp; where other work leaves "
+                    "too little memory or processor time, end that, and submit again"
                 ) from error
             log.warning("Ray did not start (%s); trying again", error)
 
