@@ -90,6 +90,8 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
     tokens = length * study.train.batch_size * study.train.accumulation
     width = 2 if gpu or study.model.dtype == "bfloat16" else 4
     kept = _kept(shape, study, length=length, width=width, gpu=gpu)
+    # As they come, and laid out for the networks that read them.
+    states = 2 * (shape.layers + 1) * shape.hidden * width if tuner.trains_beside else 0
     checkpoints = not tuner.trains_beside  # nothing goes back through the base there
     recomputed = shape.layers * shape.hidden * width + kept / shape.layers if checkpoints else kept
     slack = (SLACK if seats * tokens <= longest else SLACK_OF_SEVERAL)[device]
@@ -103,7 +105,7 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
         process=PROCESS_BYTES + LIBRARIES["cpu"] if not gpu else 0,
         base=base,
         seat=quantised if study.train.quantises_moments else plain,
-        token=slack * (recomputed if resources.gradient_checkpointing else kept),
+        token=slack * (recomputed if resources.gradient_checkpointing else kept) + states,
         tokens=tokens,
         longest=longest,
         forward=min(MOST_TOKENS[device], max(PROBE_TOKENS, ACTIVATIONS // shape.activation_bytes)),
@@ -132,8 +134,7 @@ def _kept(shape: Shape, study: Study, *, length: float, width: int, gpu: bool) -
     tuner = study.tuner
     if tuner.trains_beside:
         values = tuner.side_values(layers=shape.layers, hidden=shape.hidden, inner=shape.inner)
-        # Beside it the states that it reads: as they come, and laid out for it.
-        return float(values + 2 * (shape.layers + 1) * shape.hidden) * width
+        return float(values) * width
     targets = getattr(tuner, "target_modules", ()) or shape.default_targets
     named = tuple(shape.linears()) if isinstance(targets, str) else tuple(targets)
     return shape.kept_bytes(

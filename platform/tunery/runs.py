@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +42,8 @@ Value = str | int | float | bool | None
 
 ENDED: frozenset[RunStatus] = frozenset({"finished", "failed", "stopped", "interrupted"})
 """Statuses of a run that nothing works on."""
+_FINAL: frozenset[TrialStatus] = frozenset({"finished", "pruned", "failed"})
+"""Those of a trial that does not go on."""
 
 SEAT_STATE = "seat.safetensors"
 """In a checkpoint: the engine's state of the seat."""
@@ -87,11 +89,26 @@ class TrialState(_State):
     started_at: float | None = None
     ended_at: float | None = None
     """Seconds since the epoch."""
+    paused_s: float = 0.0
+    """Since it started, in which no driver ran."""
     error: str = ""
     origin: str = ""
     """Where its values are from: `spec`, `registry MODEL/VERSION` or `trial NUMBER`; empty: the sampler."""
     rerun_of: int | None = None
     """Number of the trial whose configuration it repeats with another seed."""
+
+    def seconds(self, now: float) -> float | None:
+        """That it has been under way, without pauses; None where it has not started."""
+        if self.started_at is None:
+            return None
+        return max(0.0, (self.ended_at or now) - self.started_at - self.paused_s)
+
+    def resumed(self, since: float, now: float) -> Self:
+        """As it goes on after a time without a driver, if it does."""
+        if self.started_at is None or self.status in _FINAL:
+            return self
+        pause = max(0.0, now - (self.ended_at or since))
+        return self.model_copy(update={"ended_at": None, "paused_s": self.paused_s + pause})
 
 
 class StudyState(_State):
@@ -124,6 +141,11 @@ class StudyState(_State):
     """What a user should know of the data: repeats, bad rows that were left out, answers that were cut."""
     error: str = ""
 
+    def resumed(self, since: float, now: float) -> Self:
+        """As it is tried again after a time without a driver."""
+        trials = tuple(trial.resumed(since, now) for trial in self.trials)
+        return self.model_copy(update={"status": "waiting", "error": "", "trials": trials})
+
 
 class RunState(_State):
     """One run."""
@@ -138,7 +160,21 @@ class RunState(_State):
     started_at: float = 0.0
     updated_at: float = 0.0
     ended_at: float | None = None
+    paused_s: float = 0.0
+    """Since it started, in which no driver ran: it was stopped, or had died."""
     error: str = ""
+
+    def seconds(self, now: float) -> float:
+        """That it has been under way, without pauses."""
+        return max(0.0, (self.ended_at or now) - self.started_at - self.paused_s) if self.started_at else 0.0
+
+    def resumed(self, now: float) -> Self:
+        """As a new driver takes it up: what had failed or was stopped is tried again, what is finished stays."""
+        since = self.ended_at or self.updated_at
+        studies = [study if study.status == "finished" else study.resumed(since, now) for study in self.studies]
+        pause = max(0.0, now - since)
+        again = {"studies": tuple(studies), "paused_s": self.paused_s + pause, "ended_at": None, "error": ""}
+        return self.model_copy(update=again)
 
 
 class RunFolder:

@@ -33,10 +33,9 @@ def seated(sweep: Sweep) -> list[int]:
     return [int(step) for step in re.findall(r"at step (\d+) of \d+:", sweep.folder.trial_log("cola", 0).read_text())]
 
 
-@pytest.mark.timeout(1200)  # four runs, one after the other
 def test_a_trial_goes_on_from_a_named_checkpoint_as_it_once_did(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    train = {"epochs": 2, "batch_size": 4, "checkpoint": {"every_steps": 5, "keep": 30}}
+    train = {"epochs": 2, "batch_size": 2, "checkpoint": {"every_steps": 5, "keep": 30}}
     sweep = begin(train=train, search__trials=1, search__space={}, resources__seats=1)
     store = CheckpointStore(sweep.folder.checkpoints("cola", 0))
     client = LocalClient(sweep.home)
@@ -66,7 +65,7 @@ def test_a_trial_goes_on_from_a_named_checkpoint_as_it_once_did(begin: Begin, mo
     assert store.steps()[0] == 96, "the first run is as it was"
 
     # Of another configuration it has the weights alone.
-    other = begin("other", train=train | {"epochs": 1, "learning_rate": 1e-4, "batch_size": 16}, search__trials=1,
+    other = begin("other", train=train | {"epochs": 1, "learning_rate": 1e-4, "batch_size": 8}, search__trials=1,
                   search__space={}, resources__seats=1)  # fmt: skip
     plan = other.plan
     other.folder.plan_file.unlink()

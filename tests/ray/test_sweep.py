@@ -64,7 +64,7 @@ def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin:
     assert source.card.score.comparable(measured.score)
 
     # Other rows than the champion was measured on: the gate measures it anew.
-    few = {"max_eval": 40, "seed": 5}
+    few = {"max_eval": 20, "seed": 5}
     worse = begin("worse", search__trials=1, search__space={}, train__learning_rate=1e-7, train__epochs=1, data=few)
     assert worse.run() == 0
     assert worse.study().champion is False
@@ -75,7 +75,7 @@ def test_a_sweep_ends_with_a_champion_and_a_worse_one_does_not_replace_it(begin:
     study_of_few = worse.plan.studies[0]
     task = tasks.get("cola")
     rows = evaluation_sets(task, place_of(study_of_few), limit=study_of_few.data.max_eval)
-    assert {name: len(split.rows) for name, split in rows.items()} == {"validation": 40}
+    assert {name: len(split.rows) for name, split in rows.items()} == {"validation": 20}
     predictor = Predictor.load(str(registry.download(champion, tmp_path / "champion")))
     assert refused.from_value == pytest.approx(evaluate(predictor, task, rows).objective)
 
@@ -111,7 +111,7 @@ def test_a_killed_pack_goes_on_from_its_last_checkpoint(begin: Begin) -> None:
 def test_between_evaluations_a_killed_pack_goes_on_from_the_newest_checkpoint_as_if_nothing_had_been(
     begin: Begin,
 ) -> None:
-    long = {"epochs": 2, "batch_size": 4, "checkpoint": {"every_steps": 5, "keep": 3}}
+    long = {"epochs": 2, "batch_size": 2, "checkpoint": {"every_steps": 5, "keep": 3}}
     alone = {"train": long, "search__trials": 1, "search__space": {}, "resources__seats": 1}
     undisturbed = begin("undisturbed", **alone)
     assert undisturbed.run() == 0, undisturbed.folder.driver_log.read_text()

@@ -41,6 +41,8 @@ class Load:
     """Tokens of its longest training sequence."""
     token_bytes: float
     """That a token keeps from forward to backward."""
+    states_bytes: float = 0.0
+    """Of its states, for networks beside the base. They come in few large pieces, which leave no gaps."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,11 @@ class Foresight:
         """With forwards of at most `max_tokens`; a longer sequence goes alone."""
         bank = sum(load.bank for load in loads)
         most, bound = _most(loads), max(max_tokens, _longest(loads))
-        slack = SLACK if most <= bound else SLACK_OF_SEVERAL
-        return Footprint(self._fixed, bank, round(min(most, bound) * _a_token(loads) * slack[self._device.type]))
+        return Footprint(self._fixed, bank, round(min(most, bound) * self._token(loads, several=most > bound)))
 
     def token_bytes(self, loads: Collection[Load]) -> float:
         """That a token of a forward takes, with the allocator's part, where forwards are as small as they can be."""
-        several = _most(loads) > _longest(loads)
-        return _a_token(loads) * (SLACK_OF_SEVERAL if several else SLACK)[self._device.type]
+        return self._token(loads, several=_most(loads) > _longest(loads))
 
     def tokens_within(self, limit: int, loads: Collection[Load], *, most: int) -> int:
         """The largest forward with which these seats stay within `limit` bytes; below 1 where none does.
@@ -86,15 +86,16 @@ class Foresight:
         `most`: tokens that a forward will have at most, whatever fits.
         """
         empty = self.footprint(loads, 0)
-        room = (limit - empty.fixed - empty.bank) / _a_token(loads)
-        whole = room / SLACK[self._device.type]
-        return int(whole if _most(loads) <= min(whole, most) else room / SLACK_OF_SEVERAL[self._device.type])
+        room = limit - empty.fixed - empty.bank
+        whole = room / self._token(loads, several=False)
+        return int(whole if _most(loads) <= min(whole, most) else room / self._token(loads, several=True))
 
-
-def _a_token(loads: Collection[Load]) -> float:
-    """Bytes that a token of a step keeps, on average."""
-    tokens = sum(load.tokens for load in loads)
-    return sum(load.tokens * load.token_bytes for load in loads) / tokens if tokens else 0.0
+    def _token(self, loads: Collection[Load], *, several: bool) -> float:
+        """Bytes that a token of a step takes, on average, where the step has one forward or `several`."""
+        slack = (SLACK_OF_SEVERAL if several else SLACK)[self._device.type]
+        tokens = sum(load.tokens for load in loads)
+        found = sum(load.tokens * (slack * load.token_bytes + load.states_bytes) for load in loads)
+        return found / tokens if tokens else 0.0
 
 
 def _most(loads: Collection[Load]) -> float:

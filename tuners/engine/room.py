@@ -84,7 +84,8 @@ class Room:
             row_bytes(row.width, count, base.device.type, itemsize, alone=alone, copied=copied)
             for count in (row.quantised, row.large)
         )
-        return Load(bank, bank_8bit, mean, variance, int(spec.train_set.lengths.max()), self._measured[kind])
+        longest = int(spec.train_set.lengths.max())
+        return Load(bank, bank_8bit, mean, variance, longest, self._measured[kind], base.states_bytes)
 
     def _token_bytes(self, seat: Seat) -> float:
         """What a token keeps, on a forward of the first examples; largest over the workers."""
@@ -100,7 +101,7 @@ class Room:
         if self._base.spec.beside:  # a copy of what is trained is kept once, whatever the tokens
             bytes_kept = max(0, bytes_kept - seat.row.size * self._base.trained_dtype.itemsize)
         tokens = sum(len(example.ids) for example in examples)
-        return max(self._base.group.gather(bytes_kept)) / tokens + self._base.states_bytes
+        return max(self._base.group.gather(bytes_kept)) / tokens
 
     def _refusal(self, seat: Seat, loads: dict[str, Load], limit: int) -> str:
         least = self._foresight.footprint(loads.values(), 0)

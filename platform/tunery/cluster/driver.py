@@ -318,11 +318,7 @@ def open_driver(folder: RunFolder, home: Home, profile: Profile) -> Driver:
     now = time.time()
     ledger = Ledger.begin(plan, tracking_uri=profile.tracking_uri, now=now)
     if folder.state_file.exists():
-        before = folder.state()
-        # What had failed or was stopped is tried again; what is finished stays.
-        studies = [s if s.status == "finished" else s.model_copy(update={"status": "waiting", "error": ""})
-                   for s in before.studies]  # fmt: skip
-        ledger = Ledger(before.model_copy(update={"studies": tuple(studies), "ended_at": None, "error": ""}))
+        ledger = Ledger(folder.state().resumed(now))
     ledger.update(status="running")
     folder.stop_file.unlink(missing_ok=True)
     recorder = Recorder(folder, profile, tensorboard=plan.spec.tracking.tensorboard)

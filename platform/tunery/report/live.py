@@ -47,7 +47,7 @@ def time_left(state: RunState, *, now: float) -> float | None:
     """Seconds the run will probably take yet; None while too little is done to say."""
     planned = words.planned(state)
     done = sum(_share(trial) for study in state.studies for trial in study.trials)
-    elapsed = now - state.started_at
+    elapsed = state.seconds(now)
     if state.status in ENDED or not planned or done / planned < 0.02 or elapsed <= 0:
         return None
     return elapsed * (planned - done) / done
@@ -93,7 +93,7 @@ def _header(state: RunState, now: float) -> Iterator[Text]:
     if planned:
         facts.append(f"{words.ended(state)} of {words.count(planned, 'trial')}")
     if state.started_at:
-        facts.append(words.duration((state.ended_at or now) - state.started_at))
+        facts.append(words.duration(state.seconds(now)))
     if (left := time_left(state, now=now)) is not None:
         facts.append(f"about {words.duration(left)} left")
     if state.status not in ENDED and state.updated_at and now - state.updated_at > QUIET_S:
@@ -183,10 +183,10 @@ def _share(trial: TrialState) -> float:
 
 
 def _trial_left(trial: TrialState, now: float) -> float | None:
-    done = _steps(trial)
-    if trial.status != "running" or trial.started_at is None or done < 0.02 or now <= trial.started_at:
+    done, elapsed = _steps(trial), trial.seconds(now)
+    if trial.status != "running" or done < 0.02 or not elapsed:
         return None
-    return (now - trial.started_at) * (1 - done) / done
+    return elapsed * (1 - done) / done
 
 
 def _best_trial(study: StudyState) -> TrialState | None:

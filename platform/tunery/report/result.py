@@ -85,7 +85,7 @@ def summary(state: RunState, *, head: bool = True) -> RenderableType:
     Without `head`: for below the live table, which has said how the run ended.
     """
     mark, style = words.MARKS[state.status]
-    took = f" in {words.duration(state.ended_at - state.started_at)}" if state.ended_at and state.started_at else ""
+    took = f" in {words.duration(state.seconds(state.ended_at))}" if state.ended_at and state.started_at else ""
     line = Text.assemble((f"{mark} ", style), (state.run_id, "bold"), "  ", (f"{state.status}{took}", style))
     parts: list[RenderableType] = [line] if head else []
     if state.error and head:

@@ -175,10 +175,8 @@ def _failure(trial: TrialState) -> RenderableType:
 
 
 def seconds(trial: TrialState) -> float | None:
-    """From its first start to its end; None while that is not known."""
-    if trial.started_at is None or trial.ended_at is None:
-        return None
-    return max(0.0, trial.ended_at - trial.started_at)
+    """From its first start to its end, without pauses; None while that is not known."""
+    return None if trial.ended_at is None else trial.seconds(trial.ended_at)
 
 
 def runs_document(states: Iterable[RunState]) -> dict[str, Any]:
@@ -206,12 +204,11 @@ def runs_table(states: Iterable[RunState], *, now: float) -> RenderableType:
     table = words.table("run", "status", "trials", "took", "started", "studies", numbers=("trials", "took"))
     table.columns[-1].no_wrap = False
     for state in states:
-        took = (state.ended_at or now) - state.started_at
         table.add_row(
             Text(state.run_id, "bold"),
             words.status(state.status),
             f"{words.ended(state)}/{words.planned(state)}",
-            words.duration(took) if state.started_at and state.status != "interrupted" else "",
+            words.duration(state.seconds(now)) if state.started_at and state.status != "interrupted" else "",
             words.ago(now - state.started_at) if state.started_at else "",
             words.cut(", ".join(study.name for study in state.studies), "dim"),
         )

@@ -99,6 +99,17 @@ def test_the_time_left(run: RunState, expected: float | None) -> None:
     assert live.time_left(run, now=NOW) == (pytest.approx(expected) if expected is not None else None)
 
 
+def test_a_pause_is_no_work() -> None:
+    # A minute of work, an hour without a driver, a minute of work: half is done.
+    going, stopped = trial(0, "running"), trial(1, "stopped", ended_at=NOW - 5, started_at=NOW - 65)
+    before = state(study(trials=(going, stopped, trial(2, "finished"))), ended_at=NOW)
+    after = before.resumed(NOW + 3600)
+    assert after.seconds(NOW + 3660) == pytest.approx(120)
+    assert [each.seconds(NOW + 3660) for each in after.studies[0].trials] == pytest.approx([90, 120, 20])
+    halfway = state(study(trials=(going,))).resumed(NOW + 3600)
+    assert live.time_left(halfway, now=NOW + 3660) == pytest.approx(120)
+
+
 def test_news_tells_each_event_once() -> None:
     before = state(study(trials=(trial(0, "waiting"), trial(1, "running"))), phase="training")
     after = state(study(trials=(trial(0, "running"), trial(1, "running", 0.5))), phase="training")

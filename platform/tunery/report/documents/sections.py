@@ -45,7 +45,7 @@ def sections(facts: Facts, answers: Sequence[Answer], pictures: Pictures) -> lis
     """All of them."""
     state = facts.state
     as_of = facts.as_of.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-    took = f" after {words.duration(facts.as_of.timestamp() - state.started_at)}" if state.started_at else ""
+    took = f" after {words.duration(state.seconds(facts.as_of.timestamp()))}" if state.started_at else ""
     head = [f"Run {state.run_id}: {state.status}{took}, as of {as_of} UTC."]
     head += [state.error] if state.error else []
     found = [Section("Results", tuple(head), _results(facts))]
