@@ -4,7 +4,8 @@
         --seeds-of cola=42,43,44 stsb=42,43,44
 
 Every trial is evaluated after each epoch, and its best evaluation counts, for both. The mean over the seeds is
-compared; the spread of the rival's seeds is printed beside the difference. The rival may be an arm of ours:
+compared; the spread of the rival's seeds is printed beside the difference. `--method full` trains every weight in
+place of adapters. The rival may be an arm of ours:
 
     python -m benchmarks.compare_tasks --rival ours-per-core --arm ours-per-core-bf16 --tasks cola stsb --seeds 42 43 44
 """
@@ -23,7 +24,7 @@ TASKS = ("cola", "sst2", "stsb", "wnli", "qnli", "mnli", "qqp")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = options.parser(str(__doc__).partition("\n")[0])
+    parser = options.parser(str(__doc__).partition("\n")[0], every_weight=True)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="a trial each")
     parser.add_argument("--seeds-of", nargs="*", default=[], metavar="TASK=SEED,SEED", help="other seeds for a task")

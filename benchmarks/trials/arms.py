@@ -29,7 +29,7 @@ class Arm:
     threads: int
     """Of each process."""
     packed: bool = False
-    """Whether a process trains its seeds at once; otherwise one after another."""
+    """Whether a process trains its seeds at once, where they can share a base; otherwise one after another."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen base, in the engine; what is trained is float32 either way."""
 
@@ -91,7 +91,9 @@ def _work(job: Job) -> ArmResult:
     from benchmarks.trials import hf, ours
 
     torch.set_num_threads(job.arm.threads)
-    groups = [job.seeds] if job.arm.packed else [(seed,) for seed in job.seeds]
+    # Who trains every weight has a pack to itself.
+    packed = job.arm.packed and not job.workload.tuner.trains_base
+    groups = [job.seeds] if packed else [(seed,) for seed in job.seeds]
     watches: list[Stopwatch] = []
     results: list[SeedResult] = []
     assert _barrier is not None

@@ -1,4 +1,4 @@
-"""The rival: Hugging Face Trainer with PEFT, at the workload's hyperparameters.
+"""The rival: Hugging Face Trainer, with PEFT where an adapter is trained, at the workload's hyperparameters.
 
 It is given its best conditions: no logging, no saving, no progress bar, lengths known beforehand, the fastest AdamW
 that it has. Names of the arms: `padded` (every input to max_length), `dynamic` (to the longest of a batch),
@@ -29,6 +29,7 @@ from transformers import (
 
 from benchmarks.trials.measure import Evaluate, SeedResult, Stopwatch, judge, loss
 from benchmarks.trials.workload import Tokens, Workload
+from tuners.full.config import Config as FullConfig
 from tunery import tasks
 from tunery.tasks import metrics as task_metrics
 
@@ -111,6 +112,9 @@ def _model(workload: Workload, pad_token_id: int) -> torch.nn.Module:
     )
     base.config.pad_token_id = pad_token_id
     tuner = workload.tuner
+    if isinstance(tuner, FullConfig):
+        whole: torch.nn.Module = base
+        return whole
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=tuner.rank,

@@ -6,13 +6,19 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.trials.workload import Limits, Workload, load
+from benchmarks.trials.workload import Limits, Tuner, Workload, load
 from tuners.config import TrainConfig
+from tuners.full.config import Config as FullConfig
 from tuners.lora.config import Config as LoraConfig
 
 
-def parser(description: str, *, max_train: int = 2048, max_eval: int = 0, epochs: int = 1) -> argparse.ArgumentParser:
-    """A parser with the options of data, model and hyperparameters; the defaults are those of the claims."""
+def parser(
+    description: str, *, max_train: int = 2048, max_eval: int = 0, epochs: int = 1, every_weight: bool = False
+) -> argparse.ArgumentParser:
+    """A parser with the options of data, model and hyperparameters; the defaults are those of the claims.
+
+    `every_weight`: the benchmark can train every weight too.
+    """
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = result.add_argument_group("data and model")
     data.add_argument(
@@ -25,6 +31,9 @@ def parser(description: str, *, max_train: int = 2048, max_eval: int = 0, epochs
     data.add_argument("--max-train", type=int, default=max_train, help="training rows, a seeded sample; 0: all")
     data.add_argument("--max-eval", type=int, default=max_eval, help="rows of each evaluation split; 0: all")
     tuning = result.add_argument_group("hyperparameters, equal for every arm")
+    if every_weight:
+        tuning.add_argument("--method", choices=("lora", "full"), default="lora")
+    result.set_defaults(method="lora")
     tuning.add_argument("--rank", type=int, default=8)
     tuning.add_argument("--alpha", type=float, default=16.0)
     tuning.add_argument("--dropout", type=float, default=0.1, help="of the adapter's input")
@@ -44,7 +53,7 @@ def parser(description: str, *, max_train: int = 2048, max_eval: int = 0, epochs
 
 
 def hyperparameters(options: argparse.Namespace) -> tuple[LoraConfig, TrainConfig]:
-    """What is trained, and how."""
+    """What is trained by an adapter, and how."""
     tuner = LoraConfig(
         rank=options.rank, alpha=options.alpha, dropout=options.dropout, target_modules=tuple(options.targets)
     )
@@ -65,6 +74,7 @@ def workload(options: argparse.Namespace, task: str) -> Workload:
     """The workload that the options describe. SystemExit where no data folder is named."""
     if options.data is None:
         raise SystemExit("name the data folder with --data FOLDER or the environment's TUNERY_DATA")
-    tuner, train = hyperparameters(options)
+    adapter, train = hyperparameters(options)
+    tuner: Tuner = FullConfig() if options.method == "full" else adapter
     limits = Limits(max_train=options.max_train or None, max_eval=options.max_eval or None)
     return load(task, root=options.data, model=options.model, tuner=tuner, train=train, limits=limits)

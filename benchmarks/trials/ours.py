@@ -15,17 +15,19 @@ from tunery.tasks import metrics as task_metrics
 
 
 def load(workload: Workload, dtype: Literal["float32", "bfloat16", "auto"] = "float32") -> Base:
-    """The frozen model; auto is the platform's choice of the dtype."""
+    """The model, frozen or to be trained; auto is the platform's choice of the dtype."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     chosen = native_dtype(device) if dtype == "auto" else dtype
-    return Base.load(BaseSpec(workload.model, quantisation=workload.tuner.quantisation, dtype=chosen), device)
+    tuner = workload.tuner
+    spec = BaseSpec(workload.model, quantisation=tuner.quantisation, dtype=chosen, trained=tuner.trains_base)
+    return Base.load(spec, device)
 
 
 def train(
     base: Base, workload: Workload, seeds: Sequence[int], watch: Stopwatch, *, limit: int | None, evaluate: Evaluate
 ) -> list[SeedResult]:
-    """Train all seeds at once in one pack. Each stops after `limit` steps."""
+    """Train all seeds at once in one pack: one seed where the base is trained. Each stops after `limit` steps."""
     task = tasks.get(workload.task)
     pack = Pack(base)
     for seed in seeds:

@@ -18,8 +18,12 @@ from storage.datasets import Fields, read_path
 from storage.errors import MissingSplitError
 from storage.models import model_folder
 from tuners.config import TrainConfig
+from tuners.full.config import Config as FullConfig
 from tuners.lora.config import Config as LoraConfig
 from tunery import tasks
+
+Tuner = LoraConfig | FullConfig
+"""What HF Trainer can train too, alone or with PEFT."""
 
 
 class Example(NamedTuple):
@@ -52,7 +56,7 @@ class Workload:
     task: str
     model: str
     """Folder of the base model."""
-    tuner: LoraConfig
+    tuner: Tuner
     train: TrainConfig
     train_set: Tokens
     eval_sets: Mapping[str, Tokens] = field(default_factory=dict)
@@ -76,7 +80,7 @@ class Limits:
     seed: int = 0
 
 
-def load(task_name: str, *, root: Path, model: str, tuner: LoraConfig, train: TrainConfig, limits: Limits) -> Workload:
+def load(task_name: str, *, root: Path, model: str, tuner: Tuner, train: TrainConfig, limits: Limits) -> Workload:
     """Read and tokenise a task. Optional splits that are not there are left out."""
     task = tasks.get(task_name)
     folder = model_folder(model)

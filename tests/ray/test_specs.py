@@ -38,8 +38,9 @@ CASES = {
         ["train.max_new_tokens=4", "matrix={tuner.method: [lora, qlora], data.max_train: [8, 16]}"],
     ),
     "glue_qst_llama3.2_3b_small.yaml": ("llama", []),
-    "glue_bert_small.yaml": ("bert", []),
-    "glue_methods_small.yaml": ("llama", []),
+    # A class, a value, a pair of three classes; for the methods one task: each study costs two processes' start.
+    "glue_bert_small.yaml": ("bert", ["tasks=[cola, stsb, mnli]"]),
+    "glue_methods_small.yaml": ("llama", ["tasks=[cola]"]),
 }
 
 

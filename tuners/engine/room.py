@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from tuners.engine.base import Base
 from tuners.engine.estimate import Footprint, Foresight, Load, counting_kept, step_tokens
-from tuners.engine.layout import training_rows
+from tuners.engine.layout import Layout, training_rows
 from tuners.engine.seat import Seat
 from tuners.engine.slots import trained
-from tuners.engine.types import BaseSpec, SeatSpec
+from tuners.engine.types import AnyExample, BaseSpec, SeatSpec
 from tuners.errors import NoRoomError
 from tuners.needs import ACTIVATIONS, MOST_TOKENS, PROBE_TOKENS, Need, advice, row_bytes, size, told
 
@@ -88,20 +89,27 @@ class Room:
         return Load(bank, bank_8bit, mean, variance, longest, self._measured[kind], base.states_bytes)
 
     def _token_bytes(self, seat: Seat) -> float:
-        """What a token keeps, on a forward of the first examples; largest over the workers."""
+        """What a token keeps, by a forward of the first examples; largest over the workers."""
         examples = list(seat.batch().examples)
         while len(examples) > 1 and sum(len(example.ids) for example in examples) > PROBE_TOKENS:
             examples = examples[: len(examples) // 2]
-        rows = training_rows(examples, seed=seat.spec.train.seed, step=0, first=0, answers=seat.head.answers)
+        layout = self._layout(seat, examples)
         alone = trained([(seat.slots, seat.side)], grouped=False)
         with counting_kept(self._base.tensors) as kept:
-            pooled_NI = self._base.pooled(self._base.laid_out([rows]), alone, training=True)
-            bytes_kept = kept()
+            pooled_NI = self._base.pooled(layout, alone, training=True)
+            found = kept()
         del pooled_NI
+        plain = found.plain
         if self._base.spec.beside:  # a copy of what is trained is kept once, whatever the tokens
-            bytes_kept = max(0, bytes_kept - seat.row.size * self._base.trained_dtype.itemsize)
+            plain = max(0, plain - seat.row.size * self._base.trained_dtype.itemsize)
         tokens = sum(len(example.ids) for example in examples)
-        return max(self._base.group.gather(bytes_kept)) / tokens
+        typical = _typical(seat)
+        longer = _pairs(self._layout(seat, typical)) / sum(len(example.ids) for example in typical)
+        return max(self._base.group.gather(plain / tokens + found.squares / _pairs(layout) * longer))
+
+    def _layout(self, seat: Seat, examples: Sequence[AnyExample]) -> Layout:
+        rows = training_rows(examples, seed=seat.spec.train.seed, step=0, first=0, answers=seat.head.answers)
+        return self._base.laid_out([rows])
 
     def _refusal(self, seat: Seat, loads: dict[str, Load], limit: int) -> str:
         least = self._foresight.footprint(loads.values(), 0)
@@ -138,6 +146,19 @@ class Room:
             rank=max(ranks, default=None),
             kept=base.spec.kept_bytes,
         )  # fmt: skip
+
+
+def _typical(seat: Seat) -> list[AnyExample]:
+    """A batch of all lengths that there are, from the shortest to the longest; of one example the longest."""
+    lengths = seat.spec.train_set.lengths
+    order, batch = np.argsort(lengths, kind="stable"), min(seat.schedule.batch, len(lengths))
+    places = np.linspace(len(order) - 1, 0, batch).round().astype(np.int64)
+    return [seat.spec.train_set[int(index)] for index in order[places]]
+
+
+def _pairs(layout: Layout) -> int:
+    """Of tokens of the same sequence, as attention pads them."""
+    return max(1, sum(bucket.count * bucket.length**2 for bucket in layout.buckets))
 
 
 def _quantised_by(spec: BaseSpec) -> str:

@@ -19,20 +19,24 @@ ROWS = 22
 STEPS = 6  # two epochs of three steps, the last of them with fewer rows
 
 
-@pytest.fixture
-def workload(tmp_path: Path) -> Workload:
+@pytest.fixture(params=["lora"])
+def workload(tmp_path: Path, request: pytest.FixtureRequest) -> Workload:
     folder = tmp_path / "cola"
     folder.mkdir()
     for split in ("train", "validation"):
         rows = tasks.generate("acceptability", split, seed=0)[:ROWS]
         table = pa.table({"sentence": [row[0] for row in rows], "label": [int(row[2]) for row in rows]})
         pq.write_table(table, folder / f"{split}.parquet")
-    arguments = ["--data", str(tmp_path), "--batch-size", "8", "--epochs", "2", "--targets", "query", "dense"]
-    return options.workload(options.parser("test").parse_args(arguments), "cola")
+    arguments = ["--data", str(tmp_path), "--batch-size", "8", "--epochs", "2", "--targets", "query", "dense",
+                 "--method", request.param]  # fmt: skip
+    return options.workload(options.parser("test", every_weight=True).parse_args(arguments), "cola")
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("padding", hf.PADDING.values())
+@pytest.mark.parametrize(
+    ("workload", "padding"), [("lora", padding) for padding in hf.PADDING.values()] + [("full", "grouped")],
+    indirect=["workload"],
+)  # fmt: skip
 def test_the_rival_and_the_engine_do_the_same_work(workload: Workload, padding: hf.Padding) -> None:
     theirs, mine = Stopwatch(), Stopwatch()
     rival = hf.train(workload, 1, padding, theirs, limit=None, evaluate="epochs")

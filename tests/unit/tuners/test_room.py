@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.unit.tuners.conftest import Sentences
 from tuners.engine import Pack, estimate
-from tuners.engine.estimate import Foresight, Load, counting_kept, step_tokens
+from tuners.engine.estimate import Foresight, Kept, Load, counting_kept, step_tokens
+from tuners.engine.plain_attention import plain_attention
+from tuners.engine.streams import permutation
 from tuners.errors import NoRoomError
 
 MIB = 1 << 20
@@ -24,8 +27,32 @@ def test_what_autograd_keeps_is_counted_once_and_without_the_bases_own() -> None
     weight, x = torch.randn(64, 64), torch.randn(32, 64, requires_grad=True)
     with counting_kept([weight]) as kept:
         y = (x @ weight).exp() * x
-        assert kept() == 2 * 32 * 64 * 4  # x, and the result of exp
+        assert kept() == Kept(2 * 32 * 64 * 4, 0)  # x, and the result of exp
     assert y.requires_grad
+
+
+def test_what_attention_keeps_of_pairs_of_tokens_is_counted_apart() -> None:
+    q = torch.randn(2, 3, 40, 8, requires_grad=True)
+    with counting_kept([]) as kept:
+        y = plain_attention(q, q, q, mask=None, causal=False, scale=1.0, keep=None, p=0.0)
+        assert kept() == Kept(3 * q.numel() * 4, 2 * 3 * 40 * 40 * 4)
+    assert y.requires_grad
+
+
+def test_longer_sequences_than_those_it_was_measured_on_keep_more_a_token(base_of: Any, seat: Any) -> None:
+    # The same lengths; the first batch, on which it is measured, has the short ones or the long ones.
+    class Sequences(Sentences):
+        def __init__(self, first: int, second: int) -> None:
+            super().__init__(16)
+            self.lengths[:] = second
+            self.lengths[permutation(42, 0, 16)[:8]] = first
+            self._rows = [np.full(length, 7, np.int32) for length in self.lengths]
+
+    packs = [Pack(base_of("bert")) for _ in range(2)]
+    for pack, lengths in zip(packs, [(8, 48), (48, 8)], strict=True):
+        pack.join(seat("a", dropout=0.1, batch_size=8, seed=42, train_set=Sequences(*lengths)))
+    short, long = (pack.footprint.activations for pack in packs)
+    assert short == pytest.approx(long, rel=0.1)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 200])
