@@ -52,7 +52,7 @@ def data(root: Path) -> Path:
     for name in ("animals", "numbers", "replies"):
         (root / name).mkdir(parents=True)
         lines = []
-        for place in range(48):
+        for place in range(96):
             word = ("cat", "dog")[place % 2]
             text = f"{('a', 'the', 'john')[place % 3]} {word} {('sat', 'was', 'no', 'think')[place % 4]}"
             label = {"animals": word, "numbers": float(place % 2), "replies": ANSWERS[word]}[name]
@@ -71,7 +71,7 @@ def test_every_kind_is_trained_promoted_and_asked(begin: Begin, tmp_path: Path) 
         model={"id": str(model(tmp_path / "llama")), "dtype": "float32"}, tasks=list(own), custom=own,
         data={"source": "path", "root": str(data(tmp_path / "rows"))}, matrix={"tuner.method": ["lora", "full", "qst"]},
         tuner={"method": "lora"}, search={"trials": 1, "pruner": {"name": "none"}}, search__space={},
-        train={"epochs": 20, "batch_size": 8, "learning_rate": 3e-3, "max_length": 16, "max_new_tokens": 6},
+        train={"epochs": 30, "batch_size": 8, "learning_rate": 3e-3, "max_length": 16, "max_new_tokens": 6},
         registry={"name": "{task}-{method}"}, tracking={"tensorboard": True},
     )  # fmt: skip
     assert sweep.run() == 0, sweep.folder.driver_log.read_text()
