@@ -119,7 +119,7 @@ class Profile(_Strict):
     """Address of a running Ray; None: one is started for the run."""
     cpus: int | None = Field(None, ge=1)
     """CPUs of a Ray that is started; None: all of the machine's."""
-    jobs: str | None = Field(None, pattern=r"^https?://[^/\s]+")
+    jobs: str | None = None
     """Address of the Jobs API of a running Ray, with its scheme: where the target `ray` sends plans."""
     ca: str | None = Field(None, min_length=1)
     """File of the certificates (PEM) that vouch for the cluster's servers, beside the system's own."""
@@ -138,6 +138,13 @@ class Profile(_Strict):
         if password:
             raise ValueError("it holds a password; name that under [profiles.<name>.secrets], such as PGPASSWORD")
         return uri
+
+    @field_validator("jobs")
+    @classmethod
+    def _with_scheme(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"expected an address with its scheme, such as https://head:8265, got {url!r}")
+        return url
 
     def environment(self) -> dict[str, str]:
         """The secrets as environment variables, read now: for the process that needs them, and no other."""

@@ -79,7 +79,7 @@ def command(
         _show(client.preview(plan, offline=offline), plan, place, output)
         return
     _check(plan, place)
-    if offline:
+    if offline and place.target == "local":  # what a cluster has fetched is seen there
         fetching.require(plan, spec_command("fetch", spec, set_, profile))
     begin = found(client, from_) if from_ else None
     handle = client.send(plan, offline=offline, fresh=fresh, begin=begin)

@@ -93,16 +93,17 @@ class Tracked:
 
     def state(self, entry: Entry) -> RunState:
         """As it was last told."""
+        problem: ValidationError | None = None
         for attempt in range(_READS):
+            if attempt:
+                time.sleep(_READ_WAIT_S)
             try:
                 return RunState.model_validate_json(self.read(entry, mirrored.STATE))
             except ValidationError as error:
-                if attempt == _READS - 1:
-                    raise UnreachableError(
-                        f"MLflow at {self.uri} gives a state of run {entry.run} that cannot be read: {error}"
-                    ) from error
-            time.sleep(_READ_WAIT_S)
-        raise AssertionError("unreachable")
+                problem = error
+        raise UnreachableError(
+            f"MLflow at {self.uri} gives a state of run {entry.run} that cannot be read: {problem}"
+        ) from problem
 
     def read(self, entry: Entry, path: str) -> bytes:
         """An artifact. NotFoundError."""
@@ -122,8 +123,8 @@ class Tracked:
             # Asked before reading: what was written before the end is then read after it.
             more = goes_on()
             sizes = self._sizes(entry, log)
-            while sizes.get(index, 0) > offset:
-                content = self.read(entry, f"{log}/{mirrored.segment(index)}")
+            while (size := sizes.get(index, 0)) > offset:
+                content = self._whole(entry, f"{log}/{mirrored.segment(index)}", size)
                 pending += decoder.decode(content[offset:])
                 *whole, pending = pending.split("\n")
                 yield from (line.rstrip("\r") for line in whole)
@@ -135,6 +136,18 @@ class Tracked:
             time.sleep(POLL_S)
         if pending:
             yield pending
+
+    def _whole(self, entry: Entry, path: str, size: int) -> bytes:
+        """A file that has had this size, and only grows: less of it is one that is being replaced."""
+        for attempt in range(_READS):
+            if attempt:
+                time.sleep(_READ_WAIT_S)
+            content = self.read(entry, path)
+            if len(content) >= size:
+                return content
+        raise UnreachableError(
+            f"MLflow at {self.uri} gives {len(content)} bytes of {path} of run {entry.run}, and lists {size}"
+        )
 
     def has(self, entry: Entry, log: str) -> bool:
         """Whether anything of the log is there."""
