@@ -55,7 +55,7 @@ def command(
     --fresh starts it over in a new run. With --from all trials begin with a checkpoint's weights, and one of the
     checkpoint's own configuration goes on at its step.
 
-    --dry-run prints exactly what would be sent for a spec that has no run yet, and where to; the plan is not altered.
+    --dry-run prints exactly what would be sent for a spec that has no run yet, and where to.
 
     With --offline it uses only what `platform fetch` has brought, also when it goes on later.
 

@@ -8,9 +8,8 @@ has brought its last state before.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -18,6 +17,7 @@ from tunery import mirrored
 from tunery.begin import Found
 from tunery.client import STOP_GRACE_S, JobHandle, Preview
 from tunery.client._changes import refusal
+from tunery.client._jobs import Job, Jobs
 from tunery.client._tracked import POLL_S, Entry, Tracked, spec_of
 from tunery.client._trials import study_with
 from tunery.errors import ConflictError, InputError, NotFoundError, RunError
@@ -30,45 +30,6 @@ if TYPE_CHECKING:
 
 STOP_MARGIN_S = 30.0
 """For a cluster to notice that what it has ended is gone."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a run."""
-
-    id: str
-    run: str
-    alive: bool
-    """It waits or works."""
-    waiting: bool = False
-    stopped: bool = False
-    """It has ended because it was asked to."""
-    why: str = ""
-    """Of one that has failed."""
-    started_at: float = 0.0
-    """Seconds since the epoch."""
-
-
-class Jobs(Protocol):
-    """What a cluster has to offer."""
-
-    def all(self) -> Sequence[Job]:
-        """Those of tunery, the oldest first."""
-
-    def parcel(self, job: Job) -> Parcel:
-        """What the job was sent with."""
-
-    def preview(self, job: str, parcel: Parcel) -> Preview:
-        """What `submit` sends."""
-
-    def submit(self, job: str, parcel: Parcel) -> bool:
-        """Send it; False where there was a job of this id already."""
-
-    def stop(self, job: Job) -> None:
-        """Ask it to end; may be asked again. Its processes are ended after STOP_GRACE_S."""
-
-    def output(self, job: Job) -> str:
-        """What it has printed so far."""
 
 
 class RemoteClient:
@@ -164,21 +125,12 @@ class RemoteClient:
         return self._judged(run, job, entry)
 
     def _judged(self, run: str, job: Job | None, entry: Entry | None) -> RunState:
-        """Its state, from what was told of it and from whether its newest job lives."""
         told = self._tracked.state(entry) if entry is not None and entry.job else None
         if told is None:
-            told = RunState(run_id=run, name=name_of(run), tracking_uri=self._tracked.uri)
+            told = RunState(run_id=run, name=name_of(run))
         # The address of the server here, and not the one that the cluster has for it.
         told = told.model_copy(update={"tracking_uri": self._tracked.uri})
-        if job is not None and (entry is None or entry.job != job.id):
-            # The newest job has told nothing yet: what there is, is of the one before.
-            if job.alive:
-                phase = "waiting for the cluster" if job.waiting else "beginning on the cluster"
-                return told.model_copy(update={"status": "starting", "phase": phase, "error": "", "ended_at": None})
-            return told.model_copy(update={"status": "stopped" if job.stopped else "failed", "error": job.why})
-        if told.status in ENDED or (job is not None and job.alive):
-            return told
-        return told.model_copy(update={"status": "stopped" if job is not None and job.stopped else "interrupted"})
+        return judged(told, job, told_by=entry.job if entry is not None else "")
 
     def watch(self, run: str) -> Iterator[RunState]:
         state = self.state(run)
@@ -267,3 +219,19 @@ class RemoteClient:
 
 def _parcel(plan: Plan, run: str, *, offline: bool) -> Parcel:
     return Parcel(run, plan.model_copy(update={"run_id": run}).model_dump_json().encode(), offline=offline)
+
+
+def judged(told: RunState, job: Job | None, *, told_by: str) -> RunState:
+    """The state of a run, from the last that was told of it, by the job `told_by`, and from its newest job, if any."""
+    if job is not None and told_by != job.id:
+        # The newest job has told nothing yet: what there is, is of the one before.
+        if job.alive:
+            phase = "waiting for the cluster" if job.waiting else "beginning on the cluster"
+            return told.model_copy(update={"status": "starting", "phase": phase, "error": "", "ended_at": None})
+        return told.model_copy(update={"status": "stopped" if job.stopped else "failed", "error": job.why})
+    if told.status in ENDED or (job is not None and job.alive):
+        return told
+    if job is not None and job.succeeded:
+        late = f"it has finished, and its last state has not come to MLflow at {told.tracking_uri}"
+        return told.model_copy(update={"status": "finished", "error": late})
+    return told.model_copy(update={"status": "stopped" if job is not None and job.stopped else "interrupted"})

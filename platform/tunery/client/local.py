@@ -94,6 +94,8 @@ class LocalClient:
             self._refuse_another_content(plan)
             folder = RunFolder(self._home.runs / plan.run_id)
             if folder.plan_file.exists():
+                if offline:
+                    write_whole(folder.offline_file, b"")
                 return self._go_on(folder, also_ended=also_ended)
             return self._create(folder, plan, profile=self._profile, offline=offline)
 

@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from tunery.client import STOP_GRACE_S, Preview
 from tunery.client._http import Server, tls
-from tunery.client._remote import Job, RemoteClient
+from tunery.client._jobs import Job
+from tunery.client._remote import RemoteClient
 from tunery.client._tracked import Tracked
 from tunery.errors import ProfileError, UnreachableError
 from tunery.home import Home
@@ -23,7 +24,7 @@ from tunery.profile import TOKEN
 
 if TYPE_CHECKING:
     from tunery.client import Client
-    from tunery.client._remote import Jobs
+    from tunery.client._jobs import Jobs
     from tunery.profile import Profile
 
 # -P: the folder that a cluster's processes happen to be in is no place to import from.
@@ -45,7 +46,7 @@ def connect(profile: Profile, home: Home) -> Client:
 
 
 class RayJobs:
-    """See `tunery.client._remote.Jobs`."""
+    """See `tunery.client._jobs.Jobs`."""
 
     def __init__(self, profile: Profile, url: str, secrets: Mapping[str, str]) -> None:
         token = secrets.get(TOKEN) or os.environ.get(TOKEN, "")
@@ -121,6 +122,7 @@ def _job(found: Mapping[str, Any], run: str) -> Job:
         alive=status in ("PENDING", "RUNNING"),
         waiting=status == "PENDING",
         stopped=status == "STOPPED",
+        succeeded=status == "SUCCEEDED",
         why=_why(found.get("message") or "", found.get("driver_exit_code")) if status == "FAILED" else "",
         started_at=(found.get("start_time") or 0) / 1000,
     )

@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -59,7 +58,8 @@ class Job:
         except KeyError as error:
             raise InputError(f"this runs as a job of Ray's, which sets {error}; `platform submit` sends one") from None
         self._parcel = Parcel.of(metadata)
-        self._stop = False
+        self._stop = 0
+        """The signal that has asked it to stop."""
         self._printed = 0
 
     def run(self) -> int:
@@ -81,7 +81,8 @@ class Job:
         log.info("run %s, %s, in %s", handle.run_id, handle.outcome, folder.root)
         mirror = Mirror(folder, profile.tracking_uri, job=self._id)
         while folder.driven():
-            if self._stop:
+            if self._stop and not folder.stop_file.exists():
+                log.warning("asked to stop by signal %d", self._stop)
                 folder.stop_file.touch()
             self._print(folder.driver_log)
             mirror.turn()
@@ -95,8 +96,8 @@ class Job:
 
     def ask_to_stop(self, signum: int, _: FrameType | None) -> None:
         """Signal handler: Ray's way to say that the job is to end."""
-        log.warning("asked to stop by signal %d", signum)
-        self._stop = True
+        # Only noted: the job may be printing just now, which a handler must not do too.
+        self._stop = signum
 
     def _plan(self) -> Plan:
         try:
@@ -136,13 +137,13 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     try:
         return Job(environment).run()
     except (TuneryError, StorageError) as error:
-        problem: Any = error
+        problem = str(error)
         code = error.exit_code if isinstance(error, TuneryError) else InputError.exit_code
     except Exception as error:
         log.exception("a fault of tunery")
         problem, code = f"a fault of tunery: {type(error).__name__}: {error}", TuneryError.exit_code
     # One line, and the last one: the client looks for it among the last words of the job.
-    print(f"{ERROR}{' | '.join(str(problem).splitlines())}", flush=True)
+    print(f"{ERROR}{' | '.join(problem.splitlines())}", flush=True)
     return code
 
 
