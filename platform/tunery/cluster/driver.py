@@ -349,6 +349,10 @@ def main() -> int:
         signal.signal(signal.SIGINT, driver.ask_to_stop)
         try:
             return driver.run()
+        except SystemExit:  # SIGTERM while Ray starts, which has a handler of its own meanwhile: nothing had begun
+            driver.ledger.update(status="stopped", ended_at=time.time(), phase="")
+            folder.write_state(driver.ledger.state)
+            return EXIT_STOPPED
         except BaseException as error:
             log.exception("the driver failed")
             driver.ledger.update(status="failed", error=f"{type(error).__name__}: {error}", ended_at=time.time())
