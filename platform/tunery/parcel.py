@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunery import __version__
 from tunery.errors import ConflictError, InputError
 
 MOST_BYTES = 96 * 1024
@@ -30,7 +29,7 @@ class Parcel:
     run: str
     plan: bytes
     """JSON of a `tunery.plan.Plan`, whose run id is `run`."""
-    version: str = __version__
+    version: str
     """Of the tunery that has compiled the plan."""
     offline: bool = False
     """The run is to ask no hub."""
@@ -72,10 +71,10 @@ def run_of(metadata: Mapping[str, str] | None) -> str | None:
     return (metadata or {}).get(_RUN)
 
 
-def check_version(sent: str) -> None:
-    """ConflictError where the plan was made by another tunery than this one, which would read it otherwise."""
-    if sent != __version__:
+def check_version(sent: str, *, here: str) -> None:
+    """ConflictError where the plan was made by another tunery than the cluster's, which would read it otherwise."""
+    if sent != here:
         raise ConflictError(
-            f"the plan was sent by tunery {sent}, and the cluster has tunery {__version__}: "
-            f"install {__version__} where the command is given, or an image with {sent} on the cluster"
+            f"the plan was sent by tunery {sent}, and the cluster has tunery {here}: "
+            f"install {here} where the command is given, or an image with {sent} on the cluster"
         )

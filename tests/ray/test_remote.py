@@ -17,6 +17,7 @@ import yaml
 
 from tests.ray.conftest import eventually, rows, small_spec
 from tests.servers import MlflowServer, RayHead
+from tunery import __version__
 from tunery.cli.app import run
 from tunery.client import Client, client_for
 from tunery.errors import ProfileError
@@ -230,7 +231,7 @@ def test_another_version_on_the_cluster_is_told_with_both(
     monkeypatch.setattr(Parcel, "metadata", lambda parcel: packed(parcel) | {"tunery.version": "0.0.9"})
     assert run(["submit", str(spec)]) == 5
     out = capsys.readouterr().out
-    assert "the plan was sent by tunery 0.0.9, and the cluster has tunery 0.1.0" in out
+    assert f"the plan was sent by tunery 0.0.9, and the cluster has tunery {__version__}" in out
     (log,) = document(capsys, "logs", "older")["lines"][-1:]  # type: ignore[index]
     assert log.startswith("error: the plan was sent by")
     assert not list(cluster.home.runs.glob("older*")), "nothing was begun"

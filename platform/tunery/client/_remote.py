@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from tunery import mirrored
+from tunery import __version__, mirrored
 from tunery.begin import Found
 from tunery.client import STOP_GRACE_S, JobHandle, Preview
 from tunery.client._changes import refusal
@@ -81,7 +81,7 @@ class RemoteClient:
             case "finished":
                 return JobHandle(run, "finished")
             case "failed" | "stopped" | "interrupted":
-                return self._again(run, Parcel(run, self._plan(run), resume=True))
+                return self._again(run, Parcel(run, self._plan(run), __version__, resume=True))
             case _:
                 return JobHandle(run, "attached")
 
@@ -218,7 +218,8 @@ class RemoteClient:
 
 
 def _parcel(plan: Plan, run: str, *, offline: bool) -> Parcel:
-    return Parcel(run, plan.model_copy(update={"run_id": run}).model_dump_json().encode(), offline=offline)
+    content = plan.model_copy(update={"run_id": run}).model_dump_json().encode()
+    return Parcel(run, content, __version__, offline=offline)
 
 
 def judged(told: RunState, job: Job | None, *, told_by: str) -> RunState:

@@ -23,6 +23,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from storage.errors import StorageError
+from tunery import __version__
 from tunery.client.local import DRIVER, LocalClient
 from tunery.client.ray import ERROR
 from tunery.cluster.mirror import Mirror
@@ -67,7 +68,7 @@ class Job:
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self.ask_to_stop)
         # Before the plan is read: another version may have written it in another form.
-        check_version(self._parcel.version)
+        check_version(self._parcel.version, here=__version__)
         home = Home.from_environment()
         profile = load_profile(None, home)
         _check(profile)
