@@ -15,7 +15,17 @@
     MLFLOW_TRACKING_PASSWORD = {file = "/run/secrets/mlflow"}
     PGPASSWORD = {env = "TEAM_DB_PASSWORD"}
 
-Every key may be left out: the profile "local", which needs no file, is the embedded state under TUNERY_HOME.
+    [profiles.cluster]
+    target = "ray"                         # the Jobs API of a running cluster, whose own profile has the rest
+    jobs = "https://ray.example.org:8265"
+    ca = "/etc/ssl/team.pem"               # beside the system's; left out where those do
+    tracking_uri = "https://mlflow.example.org"
+
+    [profiles.cluster.secrets]
+    RAY_AUTH_TOKEN = {file = "/run/secrets/ray"}
+
+Every key of the target "local" may be left out: the profile "local", which needs no file, is the embedded state under
+TUNERY_HOME. The target "ray" needs `jobs` and a server as `tracking_uri`, which the cluster and this machine share.
 """
 
 from __future__ import annotations
@@ -35,6 +45,16 @@ from tunery.errors import ProfileError
 from tunery.home import Home
 
 LOCAL = "local"
+TOKEN = "RAY_AUTH_TOKEN"
+"""The secret that the Jobs API asks for, under the name that Ray itself has for it."""
+
+_HERE = ("ray", "cpus", "study_storage_url", "artifacts")
+_THERE = ("jobs", "ca")
+_KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "local": ((), _THERE),
+    "ray": (("jobs", "tracking_uri"), _HERE),
+}
+"""Target -> the keys it needs, and those that mean nothing to it."""
 
 
 class _Strict(BaseModel):
@@ -99,12 +119,18 @@ class Profile(_Strict):
     """Address of a running Ray; None: one is started for the run."""
     cpus: int | None = Field(None, ge=1)
     """CPUs of a Ray that is started; None: all of the machine's."""
+    jobs: str | None = None
+    """Address of the Jobs API of a running Ray, with its scheme: where the target `ray` sends plans."""
+    ca: str | None = Field(None, min_length=1)
+    """File of the certificates (PEM) that vouch for the cluster's servers, beside the system's own."""
     secrets: Mapping[str, Secret] = Field(default_factory=dict)
     """Environment variable -> where its value is found."""
 
-    @field_validator("tracking_uri", "study_storage_url")
+    @field_validator("tracking_uri", "study_storage_url", "jobs")
     @classmethod
-    def _no_password(cls, uri: str) -> str:
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is None:
+            return None
         try:
             password = urlsplit(uri).password
         except ValueError:
@@ -112,6 +138,13 @@ class Profile(_Strict):
         if password:
             raise ValueError("it holds a password; name that under [profiles.<name>.secrets], such as PGPASSWORD")
         return uri
+
+    @field_validator("jobs")
+    @classmethod
+    def _with_scheme(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"expected an address with its scheme, such as https://head:8265, got {url!r}")
+        return url
 
     def environment(self) -> dict[str, str]:
         """The secrets as environment variables, read now: for the process that needs them, and no other."""
@@ -176,12 +209,34 @@ def _profile(name: str, table: Mapping[str, Any], text: str, file: Path, home: H
         "study_storage_url": home.study_storage_url,
         "artifacts": str(home.artifacts),
     }
+    _check_keys(name, table, text, file)
     try:
         return Profile.model_validate({**embedded, **table, "name": name}, strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         lines = [f"{_place(text, file, name, *each['loc'])}: {_problem(each)}" for each in problems]
         raise ProfileError("\n".join(lines)) from None
+
+
+def _check_keys(name: str, table: Mapping[str, Any], text: str, file: Path) -> None:
+    """ProfileError where the target lacks a key that it needs, or one is given that it would ignore."""
+    target = table.get("target", LOCAL)
+    if target not in _KEYS:
+        return  # whether there is such a target is said by who looks for it
+    needed, foreign = _KEYS[target]
+    for key in foreign:
+        if key in table:
+            why = "the cluster's own profile says it" if key in _HERE else "it is for a cluster that plans are sent to"
+            raise ProfileError(f"{_place(text, file, name, key)}: {key}: means nothing to target {target!r}: {why}")
+    place = _place(text, file, name)
+    if missing := [key for key in needed if key not in table]:
+        raise ProfileError(f"{place}: target {target!r} needs {' and '.join(missing)} in [profiles.{name}]")
+    uri = table.get("tracking_uri", "")
+    if "tracking_uri" in needed and isinstance(uri, str) and not uri.startswith(("http://", "https://")):
+        raise ProfileError(
+            f"{_place(text, file, name, 'tracking_uri')}: tracking_uri: expected http:// or https://, got {uri!r}: "
+            f"with target {target!r} a run is followed over a server that the cluster and this machine share"
+        )
 
 
 def _problem(error: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -360,9 +360,9 @@ def run_folders(runs: Path) -> tuple[RunFolder, ...]:
 
 def named_run(runs: Path, text: str) -> RunFolder | None:
     """The run with this id, or the newest one of this name where only one spec has it."""
-    folders = run_folders(runs)
-    named = [folder for folder in folders if folder.run_id == text] or _newest(f for f in folders if f.name == text)
-    return named[0] if len(named) == 1 else None
+    ids = [folder.run_id for folder in run_folders(runs)]
+    named = [run for run in ids if run == text] or _newest(run for run in ids if name_of(run) == text)
+    return RunFolder(runs / named[0]) if len(named) == 1 else None
 
 
 def find_run(runs: Path, text: str) -> RunFolder:
@@ -370,26 +370,30 @@ def find_run(runs: Path, text: str) -> RunFolder:
 
     NotFoundError; InputError where several fit.
     """
-    if (named := named_run(runs, text)) is not None:
-        return named
-    folders = run_folders(runs)
-    found = _newest(folder for folder in folders if folder.name == text)
-    found = found or _newest(folder for folder in folders if text and folder.run_id.startswith(text))
+    return RunFolder(runs / chosen([folder.run_id for folder in run_folders(runs)], text))
+
+
+def chosen(ids: Sequence[str], text: str) -> str:
+    """Of the ids of runs the one that a user means by an id, a name or the beginning of an id.
+
+    NotFoundError; InputError where several fit.
+    """
+    if text in ids:
+        return text
+    found = _newest(run for run in ids if name_of(run) == text)
+    found = found or _newest(run for run in ids if text and run.startswith(text))
     if len(found) == 1:
         return found[0]
     if found:
-        raise InputError(f"{text!r} may be any of: {', '.join(sorted(folder.run_id for folder in found))}")
-    known = f"; `platform ls` lists the {len(folders)} there are" if folders else "; there are no runs yet"
-    close = get_close_matches(text, [name for folder in folders for name in (folder.run_id, folder.name)], n=1)
+        raise InputError(f"{text!r} may be any of: {', '.join(sorted(found))}")
+    known = f"; `platform ls` lists the {len(ids)} there are" if ids else "; there are no runs yet"
+    close = get_close_matches(text, [name for run in ids for name in (run, name_of(run))], n=1)
     raise NotFoundError(f"no run {text!r}{f'; did you mean {close[0]!r}?' if close else known}")
 
 
-def _newest(folders: Iterable[RunFolder]) -> list[RunFolder]:
+def _newest(ids: Iterable[str]) -> list[str]:
     """Of the runs of each spec."""
-    found: dict[str, RunFolder] = {}
-    for folder in sorted(folders, key=lambda folder: generation(folder.run_id)):
-        found[first_of(folder.run_id)] = folder
-    return list(found.values())
+    return list({first_of(run): run for run in sorted(ids, key=generation)}.values())
 
 
 def write_whole(path: Path, content: bytes) -> None:

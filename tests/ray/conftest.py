@@ -138,9 +138,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
     with ExitStack() as stack:
 
         def make(name: str = "small", **changes: object) -> Sweep:
-            spec = _spec(name, data)
-            for path, value in changes.items():
-                _set(spec, path.split("__"), value)
+            spec = small_spec(name, data, **changes)
             plan = compile_plan(parse_spec(yaml.safe_dump(spec), file="test.yaml"))
             folder = RunFolder(home.runs / plan.run_id)
             write_whole(folder.plan_file, plan.model_dump_json().encode())
@@ -149,8 +147,9 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
         yield make
 
 
-def _spec(name: str, root: Path) -> dict[str, Any]:
-    return {
+def small_spec(name: str, root: Path, **changes: object) -> dict[str, Any]:
+    """A spec over the data sets in a folder; keyword arguments are dotted paths with '__' for '.'."""
+    spec: dict[str, Any] = {
         "apiVersion": "tunery/v1",
         "kind": "Sweep",
         "name": name,
@@ -167,6 +166,9 @@ def _spec(name: str, root: Path) -> dict[str, Any]:
         "registry": {"name": "fruits-{task}"},
         "resources": {"packs": 1, "seats": 2},
     }
+    for path, value in changes.items():
+        _set(spec, path.split("__"), value)
+    return spec
 
 
 def _set(tree: dict[str, Any], path: list[str], value: object) -> None:

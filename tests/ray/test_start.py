@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def daemons() -> list[str]:
 
 def test_it_is_started_again_and_leaves_nothing_of_the_first(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     silent(monkeypatch, times=1)
+    heeded = signal.getsignal(signal.SIGTERM)
     with started_ray(profile, namespace="again"):
+        assert signal.getsignal(signal.SIGTERM) is heeded, "Ray's own would end a driver without its checkpoints"
         assert daemons() == ["gcs_server", "raylet"]
         assert ray.get(ray.remote(lambda: 2).remote()) == 2
 

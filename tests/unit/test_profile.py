@@ -61,6 +61,12 @@ def test_a_profile_is_read(config: Path, home: Home, monkeypatch: pytest.MonkeyP
     assert "s3cret" not in repr(profile) + profile.model_dump_json()
 
 
+def test_a_cluster_to_send_to(config: Path, home: Home) -> None:
+    config.write_text("[profiles.x]\ntarget = 'ray'\njobs = 'https://h:1'\nca = '/c'\ntracking_uri = 'http://m'\n")
+    profile = load_profile("x", home)
+    assert (profile.target, profile.jobs, profile.ca) == ("ray", "https://h:1", "/c")
+
+
 def test_local_can_be_changed_in_part(config: Path, home: Home) -> None:
     config.write_text("[profiles.local]\ncpus = 2\n")
     assert (load_profile(None, home).cpus, load_profile(None, home).tracking_uri) == (2, home.tracking_uri)
@@ -96,6 +102,25 @@ def test_another_file_can_be_named(config: Path, home: Home, tmp_path: Path, mon
         ("[profiles.x.secrets]\nA = {}\n", "{file}:2: secrets.A: expected"),
         ("[profiles.x.secrets]\nA = {env = 'a', file = 'b'}\n", "{file}:2: secrets.A: expected"),
         ("[profiles.x.secrets]\nA = {value = 'hunter2'}\n", "{file}:2: unknown key 'secrets.A.value'"),
+        ("[profiles.x]\ntarget = 'ray'\n", "{file}:1: target 'ray' needs jobs and tracking_uri in [profiles.x]"),
+        (
+            "[profiles.x]\ntarget = 'ray'\njobs = 'https://h'\ntracking_uri = 'sqlite:///m.db'\n",
+            "{file}:4: tracking_uri: expected http:// or https://, got 'sqlite:///m.db'",
+        ),
+        (
+            "[profiles.x]\ntarget = 'ray'\njobs = 'h:8265'\ntracking_uri = 'http://m'\n",
+            "{file}:3: jobs: expected an address with its scheme, such as https://head:8265, got 'h:8265'",
+        ),
+        ("[profiles.x]\ntarget = 'ray'\njobs = 'https://u:hunter2@h'\ntracking_uri = 'http://m'\n", "{file}:3: jobs: "),
+        (
+            "[profiles.x]\ntarget = 'ray'\njobs = 'https://h'\ntracking_uri = 'http://m'\ncpus = 2\n",
+            "{file}:5: cpus: means nothing to target 'ray': the cluster's own profile says it",
+        ),
+        (
+            "[profiles.x]\n\njobs = 'https://h'\n",
+            "{file}:3: jobs: means nothing to target 'local': it is for a cluster",
+        ),
+        ("[profiles.x]\nca = '/ca.pem'\n", "{file}:2: ca: means nothing to target 'local'"),
         ("[profiles.y]\n", "{file}: no profile 'x'; known: local, y"),
         ("[profiles.xx]\n", "{file}: no profile 'x'; did you mean 'xx'? known: local, xx"),
     ],

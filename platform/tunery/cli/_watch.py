@@ -24,8 +24,11 @@ LOG_LINES = 20
 """Of the driver's log, shown when it has died."""
 
 
-def watch(client: Client, run: str, output: Format) -> NoReturn:
-    """Show the run until it has ended or the user lets it go, print what came of it, and exit with its code."""
+def watch(client: Client, run: str, output: Format, *, profile: str | None = None) -> NoReturn:
+    """Show the run until it has ended or the user lets it go, print what came of it, and exit with its code.
+
+    `profile`: the one that was named, for the hints.
+    """
     console = stderr()
     while True:
         try:
@@ -34,16 +37,18 @@ def watch(client: Client, run: str, output: Format) -> NoReturn:
         except KeyboardInterrupt:
             match _wish(console):
                 case "stop":
-                    state = _stop(client, run, output)
+                    state = _stop(client, run, output, profile)
                     break
                 case "detach":
-                    _detached(client, run, output)
+                    _detached(client, run, output, profile)
                 case "go on":
                     continue
-    conclude(client, state, output, head=not (console.is_terminal and sys.stdout.isatty()))
+    conclude(client, state, output, profile=profile, head=not (console.is_terminal and sys.stdout.isatty()))
 
 
-def conclude(client: Client, state: RunState, output: Format, *, head: bool = True) -> NoReturn:
+def conclude(
+    client: Client, state: RunState, output: Format, *, profile: str | None = None, head: bool = True
+) -> NoReturn:
     """Print how a run has ended, the driver's last words if it died, and exit with the run's code."""
     if state.status == "interrupted":
         _last_words(client, state.run_id)
@@ -52,7 +57,7 @@ def conclude(client: Client, state: RunState, output: Format, *, head: bool = Tr
         result.document(state),
         result.summary(state, head=head),
         Text(),
-        next_steps=result.next_steps(state, alias=_alias(client, state.run_id)),
+        next_steps=result.next_steps(state, alias=_alias(client, state.run_id), profile=profile),
     )
     raise typer.Exit(result.exit_code(state.status))
 
@@ -98,18 +103,18 @@ def _wish(console: Console) -> Literal["stop", "detach", "go on"]:
     return wishes.get(answer, "go on")
 
 
-def _stop(client: Client, run: str, output: Format) -> RunState:
+def _stop(client: Client, run: str, output: Format, profile: str | None) -> RunState:
     note("stopping: running trials keep their last checkpoint (Ctrl-C: do not wait for it)")
     try:
         return client.stop(run)
     except KeyboardInterrupt:
-        _detached(client, run, output)
+        _detached(client, run, output, profile)
 
 
-def _detached(client: Client, run: str, output: Format) -> NoReturn:
+def _detached(client: Client, run: str, output: Format, profile: str | None) -> NoReturn:
     state = client.state(run)
     note(f"detached: run {run} goes on ({state.status}) without this command")
-    emit(output, result.document(state), next_steps=result.next_steps(state))
+    emit(output, result.document(state), next_steps=result.next_steps(state, profile=profile))
     raise typer.Exit(INTERRUPTED)
 
 

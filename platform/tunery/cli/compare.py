@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from tunery.cli._place import here
-from tunery.cli.options import OutputOption, RunArgument
+from tunery.cli.options import OutputOption, ProfileOption, RunArgument
 from tunery.cli.output import Format, Panel, emit
 from tunery.errors import ConflictError, NotFoundError
 
@@ -23,6 +23,7 @@ ORDER = 70
 def command(
     run: RunArgument,
     study: Annotated[str | None, typer.Option("--study", metavar="NAME", help="Only this study.")] = None,
+    profile: ProfileOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Compare a run's trials: a table a study, best first.
@@ -31,7 +32,7 @@ def command(
     """
     from tunery.report import trials
 
-    _, client = here()
+    _, client = here(profile)
     state = client.state(client.find(run))
     if study is not None:
         chosen = tuple(each for each in state.studies if each.name == study)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tunery.cli._place import here
-from tunery.cli.options import OutputOption, RunArgument
+from tunery.cli.options import OutputOption, ProfileOption, RunArgument
 from tunery.cli.output import Format, Panel, emit
 from tunery.errors import InputError
 
@@ -24,6 +24,7 @@ def command(
         str | None, typer.Option("--study", metavar="NAME", help="The trial's study, where the run has several.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    profile: ProfileOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Print the log of a run's driver, or of one trial.
@@ -34,7 +35,7 @@ def command(
         raise InputError("--study goes with --trial: a study has no log of its own")
     if follow and output is Format.JSON:
         raise InputError("-f and -o json do not go together: a document has an end")
-    _, client = here()
+    _, client = here(profile)
     run = client.find(run)
     lines = client.log(run, study=study, trial=trial, follow=follow)
     if output is Format.JSON:

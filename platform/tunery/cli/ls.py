@@ -7,18 +7,18 @@ import time
 from rich.text import Text
 
 from tunery.cli._place import here
-from tunery.cli.options import OutputOption
+from tunery.cli.options import OutputOption, ProfileOption
 from tunery.cli.output import Format, Panel, emit
 
 PANEL = Panel.RUNS
 ORDER = 20
 
 
-def command(output: OutputOption = Format.TABLE) -> None:
+def command(profile: ProfileOption = None, output: OutputOption = Format.TABLE) -> None:
     """List the runs, newest first."""
     from tunery.report import trials
 
-    _, client = here()
+    _, client = here(profile)
     states = client.runs()
     if states:
         emit(output, trials.runs_document(states), trials.runs_table(states, now=time.time()))

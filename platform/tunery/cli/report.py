@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tunery.cli import extras
 from tunery.cli._place import here
-from tunery.cli.options import OutputOption, RunArgument
+from tunery.cli.options import OutputOption, ProfileOption, RunArgument
 from tunery.cli.output import Format, Panel, emit, note, only_stderr
 from tunery.errors import ConflictError, InputError
 
@@ -29,6 +29,7 @@ def command(
         Path | None,
         typer.Option("--to", metavar="DIR", help="Where to write; made if need be.", show_default="the run's folder"),
     ] = None,
+    profile: ProfileOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Write a run's report: a workbook, CSV, JSON, Markdown, a page, pictures, and answers in words.
@@ -38,7 +39,7 @@ def command(
     there so far.
     """
     extras.require("cluster")
-    _, client = here()
+    _, client = here(profile)
     state = client.state(client.find(run))
     folder = client.folder(state.run_id)
     target = to or folder.report

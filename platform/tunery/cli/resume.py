@@ -8,7 +8,7 @@ import typer
 
 from tunery.cli import extras
 from tunery.cli._place import found, here
-from tunery.cli.options import FreshOption, FromOption, OutputOption, RunArgument
+from tunery.cli.options import FreshOption, FromOption, OutputOption, ProfileOption, RunArgument
 from tunery.cli.output import Format, Panel, emit, note
 
 PANEL = Panel.RUNS
@@ -17,6 +17,7 @@ ORDER = 60
 
 def command(
     run: RunArgument,
+    profile: ProfileOption = None,
     fresh: FreshOption = False,
     from_: FromOption = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Let it go on and return at once.")] = False,
@@ -32,7 +33,7 @@ def command(
     from tunery.cli._watch import conclude, watch
     from tunery.report import result
 
-    place, client = here()
+    place, client = here(profile)
     run = client.find(run)
     if place.target == "local":
         extras.require("cluster")
@@ -43,13 +44,13 @@ def command(
              f"set aside in {begin.checkpoint.folder.parent}")  # fmt: skip
     if handle.outcome == "finished":
         note(f"run {run} has finished: there is nothing to go on with; --fresh starts it over")
-        conclude(client, client.state(run), output)
+        conclude(client, client.state(run), output, profile=profile)
     if handle.outcome == "started":
         note(f"run {handle.run_id} starts{f' with the weights of {begin.name}' if begin else ''}; {run} stays as it is")
         run = handle.run_id
     else:
         note(f"run {run} {'is under way already: showing it' if handle.outcome == 'attached' else 'goes on'}")
     if not detach:
-        watch(client, run, output)
+        watch(client, run, output, profile=profile)
     state = client.state(run)
-    emit(output, result.document(state), next_steps=result.next_steps(state))
+    emit(output, result.document(state), next_steps=result.next_steps(state, profile=profile))

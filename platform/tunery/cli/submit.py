@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from tunery.cli import extras
 from tunery.cli._place import found, here
@@ -18,14 +21,18 @@ from tunery.cli.options import (
     SpecArgument,
     spec_command,
 )
-from tunery.cli.output import Format, Panel, emit, note
+from tunery.cli.output import Format, Panel, emit, note, table
+from tunery.errors import InputError
 
 if TYPE_CHECKING:
+    from tunery.client import Preview
     from tunery.plan import Plan
     from tunery.profile import Profile
 
 PANEL = Panel.RUNS
 ORDER = 10
+_SHOWN = 300
+"""Characters of a value in a table: a plan as it travels is no reading."""
 
 
 def command(
@@ -35,6 +42,9 @@ def command(
     offline: OfflineOption = False,
     fresh: FreshOption = False,
     from_: FromOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent, and contact nothing.", show_default=False)
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start the run and return at once.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -44,6 +54,8 @@ def command(
     finds its run: it is watched if it is under way, goes on if it was interrupted, and is shown if it has finished.
     --fresh starts it over in a new run. With --from all trials begin with a checkpoint's weights, and one of the
     checkpoint's own configuration goes on at its step.
+
+    --dry-run prints exactly what would be sent for a spec that has no run yet, and where to.
 
     With --offline it uses only what `platform fetch` has brought, also when it goes on later.
 
@@ -59,8 +71,15 @@ def command(
 
     plan = compile_plan(load_spec(spec, overrides=set_ or ()))
     place, client = here(profile)
+    if dry_run:
+        if fresh or from_:
+            raise InputError(
+                "--dry-run shows what a spec without a run sends: --fresh and --from look at runs there are"
+            )
+        _show(client.preview(plan, offline=offline), plan, place, output)
+        return
     _check(plan, place)
-    if offline:
+    if offline and place.target == "local":  # what a cluster has fetched is seen there
         fetching.require(plan, spec_command("fetch", spec, set_, profile))
     begin = found(client, from_) if from_ else None
     handle = client.send(plan, offline=offline, fresh=fresh, begin=begin)
@@ -76,20 +95,64 @@ def command(
             note("this spec's run was interrupted: it goes on where it was")
         case "finished":
             note("this spec's run has finished before: nothing was started; --fresh starts it over")
-            conclude(client, client.state(run), output)
+            conclude(client, client.state(run), output, profile=profile)
         case "ended":
             state = client.state(run)
             note(f"this spec's run has {'failed' if state.status == 'failed' else 'been stopped'} before: "
                  f"nothing was started, `platform resume {run}` lets it go on, --fresh starts it over")  # fmt: skip
-            conclude(client, state, output)
+            conclude(client, state, output, profile=profile)
     if not detach:
-        watch(client, run, output)
+        watch(client, run, output, profile=profile)
     state = client.state(run)
-    emit(output, result.document(state), next_steps=result.next_steps(state))
+    emit(output, result.document(state), next_steps=result.next_steps(state, profile=profile))
+
+
+def _show(preview: Preview, plan: Plan, place: Profile, output: Format) -> None:
+    """What would be sent: in JSON as it is, with the plan to be read beside it; in the table its parts."""
+    from tunery.report.words import count
+
+    document = {
+        "run_id": plan.run_id,
+        "profile": place.name,
+        "target": preview.target,
+        "to": preview.to,
+        "headers": dict(preview.headers),
+        "content": dict(preview.content),
+        "plan": plan,
+    }
+    shown = table("what", "value")
+    for name, value in {
+        "run": f"{plan.run_id}: {count(len(plan.studies), 'study')}, {count(plan.trials, 'trial')}",
+        "profile": f"{place.name}, target {preview.target}",
+        "to": preview.to,
+        **{f"header {name}": value for name, value in preview.headers.items()},
+        **dict(_flat(preview.content)),
+    }.items():
+        long = len(value) > _SHOWN
+        shown.add_row(
+            name,
+            Text(
+                f"{value[:60]}... ({len(value)} characters; -o json has them all)" if long else value, overflow="fold"
+            ),
+        )
+    emit(output, document, shown)
+
+
+def _flat(content: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted path -> value as text; a command as it is typed."""
+    for name, value in content.items():
+        match value:
+            case Mapping():
+                yield from _flat(value, f"{prefix}{name}.")
+            case list() | tuple():
+                yield f"{prefix}{name}", shlex.join(map(str, value))
+            case _:
+                yield f"{prefix}{name}", str(value)
 
 
 def _check(plan: Plan, place: Profile) -> None:
     """What would make the run fail in a minute is said now."""
+    from tunery.client._http import tls
     from tunery.client._reach import check_server, is_server
 
     if place.target == "local":
@@ -97,7 +160,7 @@ def _check(plan: Plan, place: Profile) -> None:
         if any(study.model.id.startswith("embedded:") for study in plan.studies):
             extras.require("quickstart")
     if is_server(place.tracking_uri):
-        check_server(place.tracking_uri)
+        check_server(place.tracking_uri, tls=tls(place))
 
 
 def _in_a_line(run: str, plan: Plan, place: Profile) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from tunery.begin import Found
@@ -37,6 +37,19 @@ class JobHandle:
     outcome: Outcome
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What would be sent, as it would be sent; a secret is named and not shown."""
+
+    target: str
+    to: str
+    """The folder of the run, or the request's method and address."""
+    content: Mapping[str, object]
+    """The command and its environment, or the request's body; JSON."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the request, beside those that every request has."""
+
+
 class Client(Protocol):
     """A place where plans run. `run` is always a run's id; `find` makes one out of what a user typed."""
 
@@ -48,6 +61,9 @@ class Client(Protocol):
         has another content (the message shows the difference), or one of the plan's is under way and another would
         start; InputError where the checkpoint does not fit.
         """
+
+    def preview(self, plan: Plan, *, offline: bool = False) -> Preview:
+        """What `send` would send for a plan that has no run yet; contacts nothing and writes nothing."""
 
     def find(self, text: str) -> str:
         """The id of the run with this id, name or beginning of an id. NotFoundError; InputError where several fit."""

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import cast
 
+from tunery.runs import name_of
+
 Json = Mapping[str, object]
 
 ABSENT = "(not set)"
@@ -39,6 +41,18 @@ def describe(found: Mapping[str, tuple[str, str]]) -> str:
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"  ... and {len(lines) - SHOWN} more"]
     return "\n".join(lines)
+
+
+def refusal(run: str, status: str, old: Json, new: Json) -> str:
+    """What is said of a plan whose name is that of a run with another content: `old` and `new` are the specs."""
+    shown = describe(differences(old, new)) or "  (its values are the same: another version of tunery has planned it)"
+    name = name_of(run)
+    return (
+        f"there is a run named {name!r} already, with another content; nothing was started\n"
+        f"{shown}\n"
+        f"the old values are those of {run} ({status}); "
+        f"to run the new ones, give them another name: --set name={name}-2"
+    )
 
 
 def _text(flat: Json, path: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httpx
 
 from tunery.errors import UnreachableError
@@ -14,10 +16,11 @@ def is_server(tracking_uri: str) -> bool:
     return tracking_uri.startswith(("http://", "https://"))
 
 
-def check_server(tracking_uri: str) -> None:
+def check_server(tracking_uri: str, *, tls: ssl.SSLContext | bool = True) -> None:
     """UnreachableError, with the address, where no HTTP server answers there within a few seconds."""
     try:
-        status = httpx.get(f"{tracking_uri.rstrip('/')}/health", timeout=TIMEOUT_S, follow_redirects=True).status_code
+        url = f"{tracking_uri.rstrip('/')}/health"
+        status = httpx.get(url, timeout=TIMEOUT_S, follow_redirects=True, verify=tls).status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UnreachableError(f"MLflow at {tracking_uri} does not answer: {error}") from error
     # Whoever must log in first (401, 403) has found the server all the same.

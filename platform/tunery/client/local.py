@@ -21,9 +21,10 @@ from pydantic import ValidationError
 
 from storage.checkpoints import CheckpointStore
 from tunery.begin import Found, begun_with
-from tunery.client import STOP_GRACE_S, JobHandle
-from tunery.client._changes import describe, differences
+from tunery.client import STOP_GRACE_S, JobHandle, Preview
+from tunery.client._changes import refusal
 from tunery.client._checkpoints import copy_in, find_checkpoint
+from tunery.client._trials import study_with
 from tunery.errors import ConflictError, InputError, NotFoundError, RunError
 from tunery.home import Home
 from tunery.plan import Plan
@@ -78,6 +79,26 @@ class LocalClient:
                 write_whole(same[0].offline_file, b"")
             return self._go_on(same[0], also_ended=False)
 
+    def preview(self, plan: Plan, *, offline: bool = False) -> Preview:
+        folder = RunFolder(self._home.runs / first_of(plan.run_id))
+        command = self._driver_command(folder, self._profile, offline=offline)
+        environment = {"TUNERY_HOME": str(self._home.root)}
+        return Preview("local", str(folder.root), {"command": command, "environment": environment})
+
+    def take(self, plan: Plan, *, offline: bool, also_ended: bool) -> JobHandle:
+        """Start the run whose id the plan has, or let it go on: what a cluster does with a job that was sent to it.
+
+        `also_ended`: where it has failed or was stopped. ConflictError where a run of its name has another content.
+        """
+        with self._launching():
+            self._refuse_another_content(plan)
+            folder = RunFolder(self._home.runs / plan.run_id)
+            if folder.plan_file.exists():
+                if offline:
+                    write_whole(folder.offline_file, b"")
+                return self._go_on(folder, also_ended=also_ended)
+            return self._create(folder, plan, profile=self._profile, offline=offline)
+
     def resume(self, run: str, *, fresh: bool = False, begin: Found | None = None) -> JobHandle:
         folder = self.folder(run)
         if fresh:
@@ -117,12 +138,15 @@ class LocalClient:
             # A copy: what the run begins with must be there as long as the run, whatever becomes of the other one.
             files = {name: begin.checkpoint.read(name) for name in begin.checkpoint.names}
             CheckpointStore(folder.begin).save(begin.checkpoint.step, files, metrics={}, best=False)
+        return self._create(folder, plan.model_copy(update={"run_id": run}), profile=profile, offline=offline)
+
+    def _create(self, folder: RunFolder, plan: Plan, *, profile: str | None, offline: bool) -> JobHandle:
         if offline:
             write_whole(folder.offline_file, b"")
         # The plan last: a folder without one is no run.
-        write_whole(folder.plan_file, plan.model_copy(update={"run_id": run}).model_dump_json(indent=1).encode())
+        write_whole(folder.plan_file, plan.model_dump_json(indent=1).encode())
         self._start_driver(folder, profile=profile)
-        return JobHandle(run, "started")
+        return JobHandle(folder.run_id, "started")
 
     def _set_back(self, folder: RunFolder, begin: Found) -> None:
         run, place = folder.run_id, f"{begin.study}/{begin.trial}"
@@ -198,25 +222,12 @@ class LocalClient:
         self, run: str, *, study: str | None = None, trial: int | None = None, follow: bool = False
     ) -> Iterator[str]:
         folder = self.folder(run)
-        file = folder.driver_log if trial is None else folder.trial_log(self._study(run, study, trial), trial)
+        file = (
+            folder.driver_log if trial is None else folder.trial_log(study_with(self.state(run), study, trial), trial)
+        )
         if not follow and not file.exists():
             raise NotFoundError(f"nothing is logged in {file} yet")
         return _lines(file, (lambda: self.state(run).status not in ENDED) if follow else (lambda: False))
-
-    def _study(self, run: str, study: str | None, trial: int) -> str:
-        studies = {each.name: each for each in self.state(run).studies}
-        if not studies:
-            raise NotFoundError(f"run {run} has no trials yet")
-        if study is None and len(studies) > 1:
-            raise InputError(f"run {run} has {len(studies)} studies: say which with --study; {', '.join(studies)}")
-        name = study or next(iter(studies))
-        if name not in studies:
-            raise NotFoundError(f"run {run} has no study {name!r}; known: {', '.join(studies)}")
-        numbers = [each.number for each in studies[name].trials]
-        if trial not in numbers:
-            known = f"{min(numbers)} to {max(numbers)}" if numbers else "none yet"
-            raise NotFoundError(f"study {name} of run {run} has no trial {trial}; there are: {known}")
-        return name
 
     @contextmanager
     def _launching(self) -> Iterator[None]:
@@ -230,20 +241,13 @@ class LocalClient:
         for folder in run_folders(self._home.runs):
             if name_of(folder.run_id) != name_of(plan.run_id) or first_of(folder.run_id) == first_of(plan.run_id):
                 continue
-            found = differences(_spec(folder.plan_file.read_bytes()), plan.spec.normal_form())
-            shown = describe(found) or "  (its values are the same: another version of tunery has planned it)"
-            name = name_of(plan.run_id)
-            raise ConflictError(
-                f"there is a run named {name!r} already, with another content; nothing was started\n"
-                f"{shown}\n"
-                f"the old values are those of {folder.run_id} ({self.state(folder.run_id).status}); "
-                f"to run the new ones, give them another name: --set name={name}-2"
-            )
+            old, state = _spec(folder.plan_file.read_bytes()), self.state(folder.run_id)
+            raise ConflictError(refusal(folder.run_id, state.status, old, plan.spec.normal_form()))
 
     def _start_driver(self, folder: RunFolder, *, again: RunState | None = None, profile: str | None = None) -> None:
         folder.driver_log.parent.mkdir(parents=True, exist_ok=True)
-        command = [*self._command, str(folder.root), *self._profile_of(folder, profile or self._profile)]
-        command += ["--offline"] if folder.offline_file.exists() else []
+        name = self._profile_of(folder, profile or self._profile)
+        command = self._driver_command(folder, name, offline=folder.offline_file.exists())
         with folder.take_lock() as lock, folder.driver_log.open("ab") as log:
             folder.stop_file.unlink(missing_ok=True)
             if again is not None and folder.state_file.exists():
@@ -262,13 +266,16 @@ class LocalClient:
             )
             folder.note_driver(lock, process.pid)
 
-    def _profile_of(self, folder: RunFolder, profile: str | None) -> list[str]:
+    def _driver_command(self, folder: RunFolder, profile: str | None, *, offline: bool) -> list[str]:
+        named = ["--profile", profile] if profile else []
+        return [*self._command, str(folder.root), *named, *(["--offline"] if offline else [])]
+
+    def _profile_of(self, folder: RunFolder, profile: str | None) -> str | None:
         # A run's ledgers lie where its first start has begun them: that profile is its own from then on.
         kept = self._kept_profile(folder)
         if kept is None and profile is not None:
             write_whole(folder.root / _PROFILE, profile.encode())
-        name = kept or profile
-        return ["--profile", name] if name else []
+        return kept or profile
 
     def _kept_profile(self, folder: RunFolder) -> str | None:
         kept = folder.root / _PROFILE

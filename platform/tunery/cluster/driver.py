@@ -1,4 +1,4 @@
-"""The driver of one run: `python -m tunery.cluster.driver RUN_FOLDER [--profile NAME] [--offline]`.
+"""The driver of one run: `python -m tunery.cluster.driver RUN_FOLDER [--profile NAME] [--offline] [--ray ADDRESS]`.
 
 Starts Ray, the desk, the packs and the studies; follows the desk's events into the run's state and the tracker; ends
 each study with its best adapter in the registry. Started again on the same folder it goes on where the run was.
@@ -331,11 +331,14 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--profile", default=None)
     parser.add_argument("--offline", action="store_true")
+    parser.add_argument("--ray", default=None, help="the cluster to join, whatever the profile says")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     home = Home.from_environment()
     folder = RunFolder(arguments.folder.resolve())
     profile = load_profile(arguments.profile, home)
+    if arguments.ray:
+        profile = profile.model_copy(update={"ray": arguments.ray})
     # Secrets reach MLflow, Optuna's database and the store from here on, through the environment alone.
     os.environ.update(profile.environment())
     if arguments.offline:
@@ -346,6 +349,10 @@ def main() -> int:
         signal.signal(signal.SIGINT, driver.ask_to_stop)
         try:
             return driver.run()
+        except SystemExit:  # SIGTERM while Ray starts, which has a handler of its own meanwhile: nothing had begun
+            driver.ledger.update(status="stopped", ended_at=time.time(), phase="")
+            folder.write_state(driver.ledger.state)
+            return EXIT_STOPPED
         except BaseException as error:
             log.exception("the driver failed")
             driver.ledger.update(status="failed", error=f"{type(error).__name__}: {error}", ended_at=time.time())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,14 +55,20 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
 
 
 def _init(address: str, namespace: str, **more: Any) -> None:
-    ray.init(
-        address=address,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        namespace=namespace,
-        **more,
-    )
+    heeded = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            namespace=namespace,
+            **more,
+        )
+    finally:
+        # Ray puts a handler of its own in place, which ends the process at once, its seats without a last checkpoint.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, heeded)
 
 
 def _start_here(cpus: int | None, namespace: str) -> None:

@@ -147,9 +147,10 @@ def _indented(text: str, style: str) -> list[RenderableType]:
     return [Padding(Text(text, style), (0, 0, 0, 2), expand=False)] if text else []
 
 
-def next_steps(state: RunState, *, alias: str = "champion") -> list[str]:
-    """The commands that are worth a look now. `alias`: the one that the run's champions hold."""
-    run = state.run_id
+def next_steps(state: RunState, *, alias: str = "champion", profile: str | None = None) -> list[str]:
+    """The commands that are worth a look now. `alias`: the one that the run's champions hold; `profile`: the one that
+    was named."""
+    run = f"{state.run_id}{f' --profile {shlex.quote(profile)}' if profile else ''}"
     match state.status:
         case "starting" | "running":
             return [f"platform status {run}", f"platform logs {run} --follow", f"platform stop {run}"]

@@ -22,6 +22,7 @@ from tests.unit.test_begin import origin_of_plan
 from tunery.cli.app import run
 from tunery.client.local import LocalClient
 from tunery.home import Home
+from tunery.plan import Plan
 from tunery.runs import OF, run_folders
 
 SUBMIT = """
@@ -75,6 +76,26 @@ def test_the_document_has_the_promised_shape_and_stands_alone_on_stdout(
         "config": {"train.learning_rate": 0.001},
         "over_seeds": None,
     }
+
+
+def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
+    home: Home, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["submit", str(spec), "--dry-run", "--offline", "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    folder = home.runs / document["run_id"]
+    assert (document["target"], document["profile"], document["to"]) == ("local", "local", str(folder))
+    assert document["content"] == {
+        "command": [*FAKE_DRIVER, str(folder), "--profile", "local", "--offline"],
+        "environment": {"TUNERY_HOME": str(home.root)},
+    }
+    assert Plan.model_validate(document["plan"], strict=False).run_id == document["run_id"]
+    assert run(["submit", str(spec), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert f"{document['run_id']}: 1 study, 1 trial" in out
+    assert "environment.TUNERY_HOME" in out
+    assert run(["submit", str(spec), "--dry-run", "--fresh"]) == 2
+    assert not home.root.exists()
 
 
 def test_detached_it_returns_at_once_and_a_second_submit_attaches(
