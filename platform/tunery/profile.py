@@ -25,8 +25,8 @@
     AWS_ACCESS_KEY_ID = {file = "/run/secrets/s3-key"}
     AWS_SECRET_ACCESS_KEY = {file = "/run/secrets/s3-secret"}
 
-A Ray that is joined inherits none of these secrets: its nodes have the store's key themselves, where Amazon's tools look
-for one (AWS_SHARED_CREDENTIALS_FILE names a file).
+A Ray that is joined inherits none of these secrets: its nodes have the store's key themselves, where Amazon's tools
+look for one (AWS_SHARED_CREDENTIALS_FILE names a file).
 
 Every key may be left out: the profile "local", which needs no file, is the embedded state under TUNERY_HOME.
 """

@@ -8,9 +8,9 @@ An object store renames nothing, so no two commits share a name: two writers, of
 given up, cannot mix their files. What a killed one has left has no manifest, and is collected at the next commit.
 
 Settings: `endpoint` (a URL; left out: Amazon's), `region`, `ca` (a file with certificates), `path_style` (the bucket in
-the path, the default with an endpoint, or in the host's name). The key is none of them: it is found where Amazon's tools
-look for it, in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the file AWS_SHARED_CREDENTIALS_FILE, or what the machine was
-given. So it is in no address, and in nothing that is made of one.
+the path, the default with an endpoint, or in the host's name). The key is none of them: it is found where Amazon's
+tools look for it, in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the file AWS_SHARED_CREDENTIALS_FILE, or what the
+machine was given. So it is in no address, and in nothing that is made of one.
 
 Uploads of more than some megabytes have parts; those of an upload that was killed are invisible here, and expire by the
 bucket's own rule for unfinished uploads.
