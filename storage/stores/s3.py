@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 _ASIDE = "set-aside"
 _RANDOM = 8
 """Hexadecimal digits after a folder's name."""
-_WAITS_S = (0.5, 1.0, 2.0, 4.0)
-"""Between two attempts: five within some ten seconds, and as long again where every one waits for an answer."""
 _CONNECT_S = 5.0
 _UPLOADS = 8
 """At once, of one commit: small files wait for the server more than for the network."""
@@ -60,13 +58,15 @@ def open_store(place: Place) -> S3Store:
 class S3Store:
     """See `storage.stores.Store`. Nothing is contacted before the first operation."""
 
-    def __init__(self, address: Address, *, waits_s: Sequence[float] = _WAITS_S) -> None:
+    waits_s: Sequence[float] = (0.5, 1.0, 2.0, 4.0)
+    """Between two attempts: five within some ten seconds, or thirty where every one waits for an answer."""
+
+    def __init__(self, address: Address) -> None:
         self.address = address
         parts = urlsplit(address.url)
         self._bucket = parts.netloc
         self._root = f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/")
         self._endpoint = str(address.settings.get("endpoint", "")) or "Amazon S3"
-        self._waits_s = waits_s
         self._files = _file_system(address.settings)
 
     def folders(self) -> dict[str, dict[str, int]]:
@@ -150,7 +150,7 @@ class S3Store:
         FileNotFoundError comes out at once: it is an answer.
         """
         began = time.monotonic()
-        for attempt, wait_s in enumerate((*self._waits_s, None), start=1):
+        for attempt, wait_s in enumerate((*self.waits_s, None), start=1):
             try:
                 return call()
             except FileNotFoundError:
@@ -166,7 +166,7 @@ class S3Store:
                         f"{attempt} times in {seconds:.0f} s: {error}; see that it runs and can be reached from "
                         f"here, then let the run go on: what was committed is still there"
                     ) from error
-                log.info("%s: %s; attempt %d of %d", doing, error, attempt, len(self._waits_s) + 1)
+                log.info("%s: %s; attempt %d of %d", doing, error, attempt, len(self.waits_s) + 1)
                 time.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
