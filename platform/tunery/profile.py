@@ -281,7 +281,8 @@ def _split(url: str) -> SplitResult:
 def _problem(error: Mapping[str, Any]) -> str:
     path = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        of = {"secrets": Secret, "s3": S3}.get(str(error["loc"][0]), Profile) if len(error["loc"]) > 1 else Profile
+        tables: dict[object, type[_Strict]] = {"secrets": Secret, "s3": S3}
+        of = tables.get(error["loc"][0], Profile) if len(error["loc"]) > 1 else Profile
         known = [field for field in of.model_fields if field != "name"]
         close = get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

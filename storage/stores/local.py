@@ -48,7 +48,7 @@ class LocalStore:
         return (self.root / name / file).read_bytes()
 
     def commit(self, name: str, files: Mapping[str, bytes]) -> str:
-        assert next(reversed(files)) == MANIFEST, list(files)
+        assert [*files][-1] == MANIFEST, list(files)
         temporary = self.root / f"{_UNFINISHED}{uuid.uuid4().hex}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ class S3Store:
         return self._tried(f"read {path}", reading)
 
     def commit(self, name: str, files: Mapping[str, bytes]) -> str:
-        assert next(reversed(files)) == MANIFEST, list(files)
+        assert [*files][-1] == MANIFEST, list(files)
         self._collect()
         folder = f"{name}-{uuid.uuid4().hex[:_RANDOM]}"
         with ThreadPoolExecutor(_UPLOADS) as pool:

@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -156,7 +156,8 @@ def test_a_key_that_is_changed_under_a_run_is_refused_until_it_is_changed_here_t
 
 def test_a_bucket_that_is_not_there_is_named(object_store: ObjectStore) -> None:
     nowhere = object_store.address("no-such-bucket")
-    for act in (lambda: save(CheckpointStore(nowhere), 1), lambda: check(nowhere)):
+    acts: tuple[Callable[[], None], ...] = (lambda: save(CheckpointStore(nowhere), 1), lambda: check(nowhere))
+    for act in acts:
         with pytest.raises(
             StoreRefusedError, match=r"'no-such-bucket' at http://127.*there is no such bucket: create it"
         ):

@@ -77,7 +77,11 @@ store = "{tmp_path}"
     )
     assert load_profile("local", home).place("run-1") is None
     assert load_profile("shared", home).place("run-1") == tmp_path / "run-1"
-    settings = {"endpoint": "https://s3.example.org:9000", "ca": "/etc/team.pem", "path_style": True}
+    settings: dict[str, str | bool] = {
+        "endpoint": "https://s3.example.org:9000",
+        "ca": "/etc/team.pem",
+        "path_style": True,
+    }
     assert load_profile("bucket", home).place("run-1") == Address("s3://team/runs/run-1", settings)
 
 
