@@ -36,13 +36,12 @@ class LocalStore:
         self.root = root
 
     def folders(self) -> dict[str, dict[str, int]]:
-        found = {}
-        for folder in self._entries():
-            if not folder.name.startswith((_UNFINISHED, _ASIDE)):
-                sizes = _sizes(folder)
-                if sizes is not None:
-                    found[folder.name] = sizes
-        return found
+        while True:
+            there = [each for each in self._entries() if not each.name.startswith((_UNFINISHED, _ASIDE))]
+            sizes = {folder.name: _sizes(folder) for folder in there}
+            # Who has removed one meanwhile has committed its successor before: perhaps after the names were read.
+            if all(os.path.lexists(folder) for folder in there):
+                return {name: found for name, found in sizes.items() if found is not None}
 
     def read(self, name: str, file: str) -> bytes:
         return (self.root / name / file).read_bytes()
@@ -86,9 +85,9 @@ class LocalStore:
 
 
 def _sizes(folder: Path) -> dict[str, int] | None:
-    """None where it is no folder, or not there any more."""
+    """None where it is no folder, or none any more."""
     try:
-        return {file.name: file.stat().st_size for file in folder.iterdir()}
+        return {file.name: file.lstat().st_size for file in folder.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
         return None
 
