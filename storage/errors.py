@@ -49,3 +49,11 @@ class HubUnreachableError(FetchError):
 
 class NotFetchedError(FetchError):
     """It is not on this machine's disk, or not as it was fetched; the message says what is missing."""
+
+
+class StoreUnreachableError(StorageError):
+    """A store of checkpoints does not answer, after bounded attempts; the message names it and what was tried."""
+
+
+class StoreRefusedError(StorageError):
+    """A store of checkpoints refuses: a key, a bucket, a certificate. Nothing is gained by trying again."""

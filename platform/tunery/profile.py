@@ -10,10 +10,23 @@
     artifacts = "/shared/tunery/artifacts"
     ray = "10.0.0.7:6379"                  # a running Ray to join; left out: one is started for the run
     cpus = 8                               # of this machine, for a Ray that is started
+    store = "s3://tunery/runs"             # where checkpoints are kept: a bucket and prefix, or a folder that all nodes
+                                           # see; left out: each run's own folder. A run keeps what it began with
+
+    [profiles.team.s3]                     # left out: Amazon's S3
+    endpoint = "https://s3.example.org"
+    region = "eu-1"
+    ca = "/etc/ssl/team.pem"               # of the authority that signed the endpoint's certificate
+    path_style = true                      # the bucket in the path, the default with an endpoint; else in its name
 
     [profiles.team.secrets]                # environment variable -> where its value is found
     MLFLOW_TRACKING_PASSWORD = {file = "/run/secrets/mlflow"}
     PGPASSWORD = {env = "TEAM_DB_PASSWORD"}
+    AWS_ACCESS_KEY_ID = {file = "/run/secrets/s3-key"}
+    AWS_SECRET_ACCESS_KEY = {file = "/run/secrets/s3-secret"}
+
+A Ray that is joined inherits none of these secrets: its nodes have the store's key themselves, where Amazon's tools
+look for one (AWS_SHARED_CREDENTIALS_FILE names a file).
 
     [profiles.cluster]
     target = "ray"                         # the Jobs API of a running cluster, whose own profile has the rest
@@ -33,14 +46,16 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from storage.stores import Address, Place
 from tunery.errors import ProfileError
 from tunery.home import Home
 
@@ -48,7 +63,7 @@ LOCAL = "local"
 TOKEN = "RAY_AUTH_TOKEN"
 """The secret that the Jobs API asks for, under the name that Ray itself has for it."""
 
-_HERE = ("ray", "cpus", "study_storage_url", "artifacts")
+_HERE = ("ray", "cpus", "study_storage_url", "artifacts", "store", "s3")
 _THERE = ("jobs", "ca")
 _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "local": ((), _THERE),
@@ -103,6 +118,36 @@ class Secret(_Strict):
         return value
 
 
+class S3(_Strict):
+    """How an S3 store is reached; its key is among the secrets."""
+
+    endpoint: str | None = None
+    """URL of the server; None: Amazon's."""
+    region: str | None = Field(None, min_length=1)
+    ca: str | None = Field(None, min_length=1)
+    """File with the certificates of the authorities that are believed; None: the machine's."""
+    path_style: bool | None = None
+    """Whether the bucket stands in the path or in the host's name; None: in the path if there is an endpoint."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_a_server(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = _split(url)
+            bare = not (parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment)
+            if parts.scheme not in ("http", "https") or not parts.hostname or not bare:
+                raise ValueError("expected http:// or https://, a host and perhaps a port, and nothing else")
+        return url.rstrip("/") if url is not None else None
+
+    @model_validator(mode="after")
+    def _can_be(self) -> S3:
+        if self.path_style and self.endpoint is None:
+            raise ValueError(
+                "path_style: Amazon's own S3 takes the bucket in the host's name; it goes with an endpoint"
+            )
+        return self
+
+
 class Profile(_Strict):
     """One profile, complete."""
 
@@ -123,19 +168,16 @@ class Profile(_Strict):
     """Address of the Jobs API of a running Ray, with its scheme: where the target `ray` sends plans."""
     ca: str | None = Field(None, min_length=1)
     """File of the certificates (PEM) that vouch for the cluster's servers, beside the system's own."""
+    store: str | None = None
+    """Where checkpoints are kept: s3://BUCKET[/PREFIX], or a folder that all nodes see; None: each run's own folder."""
+    s3: S3 = S3()
     secrets: Mapping[str, Secret] = Field(default_factory=dict)
     """Environment variable -> where its value is found."""
 
     @field_validator("tracking_uri", "study_storage_url", "jobs")
     @classmethod
     def _no_password(cls, uri: str | None) -> str | None:
-        if uri is None:
-            return None
-        try:
-            password = urlsplit(uri).password
-        except ValueError:
-            raise ValueError("expected a URL") from None
-        if password:
+        if uri is not None and _split(uri).password:
             raise ValueError("it holds a password; name that under [profiles.<name>.secrets], such as PGPASSWORD")
         return uri
 
@@ -146,9 +188,52 @@ class Profile(_Strict):
             raise ValueError(f"expected an address with its scheme, such as https://head:8265, got {url!r}")
         return url
 
+    @field_validator("store")
+    @classmethod
+    def _is_a_store(cls, text: str | None) -> str | None:
+        if text is None or Path(text).expanduser().is_absolute():
+            return text
+        parts = _split(text)
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                "expected a bucket and a prefix alone: its key belongs under [profiles.<name>.secrets], as "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the rest under [profiles.<name>.s3]"
+            )
+        if parts.scheme != "s3" or not parts.netloc or ":" in parts.netloc:
+            raise ValueError(f"expected s3://BUCKET[/PREFIX] or a folder's whole path, got {text!r}")
+        return text.rstrip("/")
+
+    @model_validator(mode="after")
+    def _settings_of_its_store(self) -> Profile:
+        if self.s3.model_fields_set and not (self.store or "").startswith("s3://"):
+            raise ValueError(f"s3: is of a store s3://BUCKET[/PREFIX], and `store` is {self.store or 'left out'}")
+        return self
+
+    def place(self, name: str) -> Place | None:
+        """Where in the store a run of that name keeps its checkpoints; None: in its own folder."""
+        if self.store is None:
+            return None
+        if not self.store.startswith("s3://"):
+            return Path(self.store).expanduser() / name
+        return Address(self.store, self.s3.model_dump(exclude_none=True)) / name
+
     def environment(self) -> dict[str, str]:
         """The secrets as environment variables, read now: for the process that needs them, and no other."""
         return {name: secret.resolve() for name, secret in self.secrets.items()}
+
+    @contextmanager
+    def secrets_at_hand(self) -> Iterator[None]:
+        """The secrets in the environment, for as long as the context lasts."""
+        before = dict(os.environ)
+        os.environ.update(self.environment())
+        try:
+            yield
+        finally:
+            for name in self.secrets:
+                if name in before:
+                    os.environ[name] = before[name]
+                else:
+                    os.environ.pop(name, None)
 
 
 def config_file() -> Path:
@@ -239,15 +324,25 @@ def _check_keys(name: str, table: Mapping[str, Any], text: str, file: Path) -> N
         )
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ValueError("expected a URL") from None
+
+
 def _problem(error: Mapping[str, Any]) -> str:
     path = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        known = [field for field in (Secret if len(error["loc"]) > 1 else Profile).model_fields if field != "name"]
-        close = get_close_matches(path, known, n=1)
+        tables: dict[object, type[_Strict]] = {"secrets": Secret, "s3": S3}
+        of = tables.get(error["loc"][0], Profile) if len(error["loc"]) > 1 else Profile
+        known = [field for field in of.model_fields if field != "name"]
+        close = get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"unknown key {path!r}; {hint}known: {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{path}: {message[:1].lower()}{message[1:]}"
+    message = f"{message[:1].lower()}{message[1:]}"
+    return f"{path}: {message}" if path else message
 
 
 def _place(text: str, file: Path, *path: object) -> str:

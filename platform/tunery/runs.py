@@ -10,6 +10,7 @@
         stop                 its presence asks the driver to stop
         logs/driver.log      what the driver and Ray print;  logs/<study>/<number>.log  one trial
         tune/<study>/        Ray Tune's experiment, a folder a trial; a restart reads Optuna's database instead
+        store.json           where the next two are instead, if the profile names a store; the run keeps it
         begin/               a copy of the checkpoint that the trials begin with, where they begin with one
         checkpoints/<study>/<number>/
         adapters/<study>/<number>/
@@ -23,15 +24,18 @@ No heavy import: the client reads states with it, and the driver writes them.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from storage.stores import Address, Place
 from tunery.errors import ConflictError, InputError, NotFoundError
 
 TrialStatus = Literal["waiting", "running", "finished", "pruned", "failed", "stopped"]
@@ -57,6 +61,7 @@ OF = "of.json"
 TRAINING_FILES = frozenset({SEAT_STATE, REPORTS, COUNTED, OF})
 """What a trial goes on from; the other files of a checkpoint are its adapter's."""
 
+_STORE = "store.json"
 LOCK_FD = "TUNERY_LOCK_FD"
 """Environment variable with which a client hands the driver it starts a lock that it already holds: so there is no
 moment in which a started run has no driver, however long the driver takes to import what it needs."""
@@ -180,9 +185,11 @@ class RunState(_State):
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, store: Place | None = None) -> None:
+        """`store`: for a process of another machine, which does not see what the folder says of it."""
         self.root = root
         self.run_id = root.name
+        self._store = store
 
     @property
     def name(self) -> str:
@@ -214,14 +221,30 @@ class RunFolder:
         return self.root / "logs" / "driver.log"
 
     @property
-    def begin(self) -> Path:
-        return self.root / "begin"
+    def store(self) -> Place:
+        """Where its checkpoints are: the folder itself, or the store that it was begun with."""
+        if self._store is not None:
+            return self._store
+        try:
+            kept = json.loads((self.root / _STORE).read_bytes())
+        except FileNotFoundError:
+            return self.root
+        return Address(kept["url"], kept["settings"]) if "url" in kept else Path(kept["folder"])
+
+    def keep_store(self, place: Place) -> None:
+        """Have its checkpoints there from now on."""
+        kept = asdict(place) if isinstance(place, Address) else {"folder": str(place)}
+        write_whole(self.root / _STORE, json.dumps(kept, indent=1).encode())
+
+    @property
+    def begin(self) -> Place:
+        return self.store / "begin"
 
     def trial_log(self, study: str, number: int) -> Path:
         return self.root / "logs" / study / f"{number}.log"
 
-    def checkpoints(self, study: str, number: int) -> Path:
-        return self.root / "checkpoints" / study / str(number)
+    def checkpoints(self, study: str, number: int) -> Place:
+        return self.store / "checkpoints" / study / str(number)
 
     def adapter(self, study: str, number: int) -> Path:
         return self.root / "adapters" / study / str(number)

@@ -49,7 +49,7 @@ def test_a_trial_goes_on_from_a_named_checkpoint_as_it_once_did(begin: Begin, mo
     assert client.resume(run, begin=client.checkpoint("0@20", of=run)).outcome == "resumed"
     ended(sweep, client, run)
     assert seated(sweep) == [0, 20]
-    assert list(store.root.glob("set-aside-*-step30"))
+    assert list((sweep.folder.root / "checkpoints" / "cola" / "0").glob("set-aside-*-step30"))
     whole = curve(sweep)
     assert [step for step, _ in whole["mcc"]] == [48, 96]
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from storage.stores import Address
 from tunery.errors import ProfileError
 from tunery.home import Home
 from tunery.profile import Secret, config_file, load_profile
@@ -67,6 +69,41 @@ def test_a_cluster_to_send_to(config: Path, home: Home) -> None:
     assert (profile.target, profile.jobs, profile.ca) == ("ray", "https://h:1", "/c")
 
 
+def test_where_checkpoints_are_kept(config: Path, home: Home, tmp_path: Path) -> None:
+    config.write_text(
+        f"""[profiles.bucket]
+store = "s3://team/runs/"
+[profiles.bucket.s3]
+endpoint = "https://s3.example.org:9000/"
+ca = "/etc/team.pem"
+path_style = true
+[profiles.shared]
+store = "{tmp_path}"
+"""
+    )
+    assert load_profile("local", home).place("run-1") is None
+    assert load_profile("shared", home).place("run-1") == tmp_path / "run-1"
+    settings: dict[str, str | bool] = {
+        "endpoint": "https://s3.example.org:9000",
+        "ca": "/etc/team.pem",
+        "path_style": True,
+    }
+    assert load_profile("bucket", home).place("run-1") == Address("s3://team/runs/run-1", settings)
+
+
+def test_secrets_are_at_hand_for_a_while_and_then_as_they_were(
+    config: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('[profiles.x.secrets]\nA_KEY = {env = "TEAM_PASSWORD"}\nANOTHER = {env = "TEAM_PASSWORD"}\n')
+    monkeypatch.setenv("TEAM_PASSWORD", "s3cret")
+    monkeypatch.setenv("A_KEY", "before")
+    monkeypatch.delenv("ANOTHER", raising=False)
+    with load_profile("x", home).secrets_at_hand():
+        assert (os.environ["A_KEY"], os.environ["ANOTHER"]) == ("s3cret", "s3cret")
+    assert os.environ["A_KEY"] == "before"
+    assert "ANOTHER" not in os.environ
+
+
 def test_local_can_be_changed_in_part(config: Path, home: Home) -> None:
     config.write_text("[profiles.local]\ncpus = 2\n")
     assert (load_profile(None, home).cpus, load_profile(None, home).tracking_uri) == (2, home.tracking_uri)
@@ -117,11 +154,39 @@ def test_another_file_can_be_named(config: Path, home: Home, tmp_path: Path, mon
             "{file}:5: cpus: means nothing to target 'ray': the cluster's own profile says it",
         ),
         (
+            "[profiles.x]\ntarget = 'ray'\njobs = 'https://h'\ntracking_uri = 'http://m'\nstore = 's3://b'\n",
+            "{file}:5: store: means nothing to target 'ray': the cluster's own profile says it",
+        ),
+        (
             "[profiles.x]\n\njobs = 'https://h'\n",
             "{file}:3: jobs: means nothing to target 'local': it is for a cluster",
         ),
         ("[profiles.x]\nca = '/ca.pem'\n", "{file}:2: ca: means nothing to target 'local'"),
         ("[profiles.y]\n", "{file}: no profile 'x'; known: local, y"),
+        (
+            "[profiles.x]\nstore = 's3://id:hunter2@b'\n",
+            "{file}:2: store: expected a bucket and a prefix alone: its key",
+        ),
+        ("[profiles.x]\nstore = 's3://b?key=hunter2'\n", "{file}:2: store: expected a bucket and a prefix alone"),
+        ("[profiles.x]\nstore = 'gs://b'\n", "{file}:2: store: expected s3://BUCKET[/PREFIX] or a folder's whole path"),
+        ("[profiles.x]\nstore = 'runs'\n", "{file}:2: store: expected s3://BUCKET[/PREFIX] or a folder's whole path"),
+        (
+            "[profiles.x]\nstore = 's3://b'\n[profiles.x.s3]\nendpiont = 'http://h'\n",
+            "{file}:4: unknown key 's3.endpiont'; did you mean 'endpoint'? known: endpoint, region, ca, path_style",
+        ),
+        (
+            "[profiles.x]\nstore = 's3://b'\n[profiles.x.s3]\nendpoint = 'http://id:hunter2@h'\n",
+            "{file}:4: s3.endpoint: expected http:// or https://, a host and perhaps a port, and nothing else",
+        ),
+        (
+            "[profiles.x]\nstore = 's3://b'\n[profiles.x.s3]\nendpoint = 'h:80'\n",
+            "{file}:4: s3.endpoint: expected http",
+        ),
+        ("[profiles.x]\nstore = 's3://b'\n[profiles.x.s3]\npath_style = true\n", "{file}:3: s3: path_style: Amazon's"),
+        (
+            "[profiles.x.s3]\nregion = 'eu'\n",
+            "{file}:1: s3: is of a store s3://BUCKET[/PREFIX], and `store` is left out",
+        ),
         ("[profiles.xx]\n", "{file}: no profile 'x'; did you mean 'xx'? known: local, xx"),
     ],
 )

@@ -61,6 +61,8 @@ def all_checks(home: Home, profile: Profile) -> Iterator[Check]:
     yield secrets(profile)
     yield store("tracking (MLflow)", profile.tracking_uri)
     yield store("studies (Optuna)", profile.study_storage_url)
+    if profile.store is not None:
+        yield checkpoints(profile)
     if profile.ray:
         yield server("ray", profile.ray, default_port=6379)
     yield ports()
@@ -214,6 +216,25 @@ def store(name: str, uri: str) -> Check:
     except TuneryError as error:
         return Check(name, ok=False, detail=str(error), todo="start it, or correct the profile's address")
     return Check(name, ok=True, detail=uri)
+
+
+def checkpoints(profile: Profile) -> Check:
+    """The store of checkpoints takes a few bytes, gives them back and removes them."""
+    from storage.errors import StorageError
+    from storage.stores import check
+
+    name, place = "store (checkpoints)", profile.place("doctor")
+    assert place is not None
+    if "pyarrow" in extras.missing("cluster"):
+        return Check(
+            name, ok=False, detail=f"{place}: unknown without pyarrow", todo="see: extra cluster", required=False
+        )
+    try:
+        with profile.secrets_at_hand():
+            check(place)
+    except (StorageError, ProfileError) as error:
+        return Check(name, ok=False, detail=str(error), todo="see the profile's store")
+    return Check(name, ok=True, detail=f"{profile.store}, with what is needed to list, read, write and remove")
 
 
 def _sqlite(name: str, file: Path) -> Check:

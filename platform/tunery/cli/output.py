@@ -179,7 +179,7 @@ def _library_code(error: Exception) -> int | None:
             return NotFoundError.exit_code
         case storage.ChampionMovedError():
             return ConflictError.exit_code
-        case storage.RegistryUnreachableError() | storage.HubUnreachableError():
+        case storage.RegistryUnreachableError() | storage.HubUnreachableError() | storage.StoreUnreachableError():
             return UnreachableError.exit_code
         case storage.StorageError() | TunerError():
             return InputError.exit_code

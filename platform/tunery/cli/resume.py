@@ -41,7 +41,7 @@ def command(
     handle = client.resume(run, fresh=fresh, begin=begin)
     if begin is not None and not fresh:
         note(f"trial {begin.study}/{begin.trial} goes on from step {begin.checkpoint.step}; its newer checkpoints are "
-             f"set aside in {begin.checkpoint.folder.parent}")  # fmt: skip
+             f"set aside in {begin.checkpoint.where.rpartition('/')[0]}")  # fmt: skip
     if handle.outcome == "finished":
         note(f"run {run} has finished: there is nothing to go on with; --fresh starts it over")
         conclude(client, client.state(run), output, profile=profile)

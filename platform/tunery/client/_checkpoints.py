@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from storage.checkpoints import Checkpoint, CheckpointStore
-from storage.errors import ChecksumError, StorageError
+from storage.errors import ChecksumError, StorageError, StoreRefusedError, StoreUnreachableError
 from storage.models import is_folder
+from storage.stores import open_store
 from tunery.begin import Found
 from tunery.errors import InputError, NotFoundError
 from tunery.runs import RunFolder, find_run
@@ -27,7 +28,7 @@ def find_checkpoint(text: str, runs: Path, *, of: str = "") -> Found:
     run, study, trial, step = _parsed(text, runs, of)
     folder = RunFolder(runs / run) if run == of else find_run(runs, run)
     study = _study(folder, study, text)
-    numbers = _numbers(folder.root / "checkpoints" / study)
+    numbers = sorted(int(name) for name in _names(folder, study) if name.isdigit())
     if trial not in numbers:
         known = ", ".join(map(str, numbers)) or "none"
         raise NotFoundError(
@@ -54,7 +55,7 @@ def _parsed(text: str, runs: Path, of: str) -> tuple[str, str | None, int, int |
         there = " (there is a folder of that name: begin it with ./)" if text and Path(text).is_dir() else ""
         raise InputError(f"{text!r} names no checkpoint{there}; {_FORM}")
     run, study = match["run"], match["study"]
-    if of and study is None and (run is None or (runs / of / "checkpoints" / run).is_dir()):
+    if of and study is None and (run is None or run in _names(RunFolder(runs / of))):
         run, study = of, run
     if run is None:
         raise InputError(f"{text!r} names a trial and no run; {_FORM}")
@@ -62,8 +63,7 @@ def _parsed(text: str, runs: Path, of: str) -> tuple[str, str | None, int, int |
 
 
 def _study(folder: RunFolder, study: str | None, text: str) -> str:
-    checkpoints = folder.root / "checkpoints"
-    there = sorted(each.name for each in checkpoints.iterdir()) if checkpoints.is_dir() else []
+    there = _names(folder)
     if not there:
         raise NotFoundError(f"run {folder.run_id} has no checkpoints")
     if study is None and len(there) > 1:
@@ -77,8 +77,12 @@ def _study(folder: RunFolder, study: str | None, text: str) -> str:
     return found
 
 
-def _numbers(study: Path) -> list[int]:
-    return sorted(int(each.name) for each in study.iterdir() if each.name.isdigit())
+def _names(folder: RunFolder, *study: str) -> list[str]:
+    """The studies that have checkpoints, or a study's trials."""
+    place = folder.store / "checkpoints"
+    for name in study:
+        place = place / name
+    return list(open_store(place).children())
 
 
 def _read(store: CheckpointStore, named: str, step: int | None) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -88,6 +92,8 @@ def _read(store: CheckpointStore, named: str, step: int | None) -> tuple[Checkpo
         found = store.newest()
     except ChecksumError as error:
         raise InputError(f"checkpoint {named}@{step} is damaged: {error}") from error
+    except (StoreUnreachableError, StoreRefusedError):
+        raise  # which says nothing of whether there is one
     except StorageError as error:
         raise NotFoundError(f"no checkpoint {named}@{step}: {error}") from error
     if found is None:
@@ -104,7 +110,7 @@ def _in_folder(text: str, folder: Path, runs: Path) -> Found:
         checkpoint = Checkpoint.open(folder)
     except ChecksumError as error:
         good = CheckpointStore(folder.parent).newest()
-        hint = f"the newest good one beside it: {good.folder}" if good is not None else "there is no good one beside it"
+        hint = f"the newest good one beside it: {good.where}" if good is not None else "there is no good one beside it"
         raise InputError(f"checkpoint {text} is damaged: {error}; {hint}") from error
     # RUNS/RUN/checkpoints/STUDY/TRIAL/<checkpoint>
     match folder.relative_to(runs).parts if folder.is_relative_to(runs) else ():

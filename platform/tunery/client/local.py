@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,16 +56,28 @@ TERMINATE_GRACE_S = 15.0
 
 def connect(profile: Profile, home: Home) -> Client:
     """The client that runs plans on this machine."""
-    return LocalClient(home, profile=profile.name)
+    secrets = nullcontext if profile.store is None else profile.secrets_at_hand
+    return LocalClient(home, profile=profile.name, secrets=secrets)
 
 
 class LocalClient:
-    """See `tunery.client.Client`. `driver_command` is called with the run's folder and the profile's name."""
+    """See `tunery.client.Client`. `driver_command` is called with the run's folder and the profile's name.
 
-    def __init__(self, home: Home, *, driver_command: Sequence[str] | None = None, profile: str | None = None) -> None:
+    `secrets`: within its context checkpoints are read, wherever they are.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        driver_command: Sequence[str] | None = None,
+        profile: str | None = None,
+        secrets: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._home = home
         self._command = tuple(driver_command or DRIVER)
         self._profile = profile
+        self._secrets = secrets
 
     def send(self, plan: Plan, *, offline: bool = False, fresh: bool = False, begin: Found | None = None) -> JobHandle:
         plan = begun_with(plan, begin) if begin else plan
@@ -106,7 +118,8 @@ class LocalClient:
             if begin is not None:
                 plan = begun_with(plan, begin)
             elif plan.begin is not None:
-                begin = copy_in(folder, plan.begin.checkpoint)
+                with self._secrets():
+                    begin = copy_in(folder, plan.begin.checkpoint)
             with self._launching():
                 profile = self._kept_profile(folder) or self._profile
                 return self._start(plan, begin, profile=profile, offline=folder.offline_file.exists())
@@ -116,7 +129,8 @@ class LocalClient:
             return self._go_on(folder, also_ended=True)
 
     def checkpoint(self, text: str, *, of: str = "") -> Found:
-        return find_checkpoint(text, self._home.runs, of=of)
+        with self._secrets():
+            return find_checkpoint(text, self._home.runs, of=of)
 
     def _runs_of(self, plan: Plan) -> list[RunFolder]:
         """All runs of a plan's spec, the newest first."""
@@ -136,8 +150,7 @@ class LocalClient:
         folder = RunFolder(self._home.runs / run)
         if begin is not None:
             # A copy: what the run begins with must be there as long as the run, whatever becomes of the other one.
-            files = {name: begin.checkpoint.read(name) for name in begin.checkpoint.names}
-            CheckpointStore(folder.begin).save(begin.checkpoint.step, files, metrics={}, best=False)
+            CheckpointStore(folder.begin).save(begin.checkpoint.step, begin.checkpoint.files, metrics={}, best=False)
         return self._create(folder, plan.model_copy(update={"run_id": run}), profile=profile, offline=offline)
 
     def _create(self, folder: RunFolder, plan: Plan, *, profile: str | None, offline: bool) -> JobHandle:
@@ -160,7 +173,8 @@ class LocalClient:
         status = trials[begin.trial].status if begin.trial in trials else "unknown"
         if status not in ("waiting", "running", "stopped"):
             raise ConflictError(f"trial {place} of run {run} is {status} and its study has counted it; {over}")
-        CheckpointStore(folder.checkpoints(begin.study, begin.trial)).set_back(begin.checkpoint)
+        with self._secrets():
+            CheckpointStore(folder.checkpoints(begin.study, begin.trial)).set_back(begin.checkpoint)
 
     def _go_on(self, folder: RunFolder, *, also_ended: bool) -> JobHandle:
         # First the driver, then the state: it may end between the two, and its last state must be seen then.

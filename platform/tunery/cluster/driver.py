@@ -33,6 +33,7 @@ from tunery.cluster.orders import PackOrder, Prepared, StudyOrder
 from tunery.cluster.recorder import Recorder, known_reports
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.start import base_key, pack_orders, started_ray
+from tunery.cluster.stored import settle
 from tunery.errors import TuneryError
 from tunery.fetching import pinned
 from tunery.home import Home
@@ -84,6 +85,9 @@ class Driver:
 
     def run(self) -> int:
         """Drive to the end; the exit code."""
+        if self.profile.store is not None:
+            self._phase(f"looking at the store {self.profile.store}")
+        settle(self.folder, self.plan, self.profile)
         self._phase("starting Ray")
         draws.create_ledger(self.profile.study_storage_url)
         with started_ray(self.profile, namespace=self.plan.run_id):
@@ -127,7 +131,7 @@ class Driver:
 
     def _start_packs(self) -> None:
         kept = {study.name for study in self.plan.studies if self.ledger.study(study.name).status != "failed"}
-        packs = pack_orders(self.plan.only(kept), self.folder.root, self.desk, self.profile)
+        packs = pack_orders(self.plan.only(kept), self.folder, self.desk, self.profile)
         hosts = pack_hosts(len(packs))
         for order, share in packs:
             self._hosting[hosts.host.remote(order, share, self.folder.root / "train")] = order

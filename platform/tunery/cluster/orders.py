@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ray
 
+from storage.stores import Place
 from tuners.config import Quantisation
 from tunery.cluster.messages import StudyData
 from tunery.cluster.placement import Resources as Resources
@@ -53,6 +54,8 @@ class PackOrder:
     packs: int
     """How many its base has."""
     run: Path
+    store: Place
+    """Where the run's checkpoints are."""
     desk: RemoteDesk
     our_ray: bool
     """Ray is of this run, and ends with it."""

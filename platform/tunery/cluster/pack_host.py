@@ -156,7 +156,7 @@ class _Host:
     # -- joining and leaving -----------------------------------------------------------------------------------
 
     def _take(self, order: SeatOrder) -> None:
-        run = RunFolder(self.order.run)
+        run = RunFolder(self.order.run, store=self.order.store)
         name = order.name
         trial = TrialConfig.model_validate_json(order.trial)
         seat = _Seat(

@@ -18,7 +18,7 @@ from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError, WorkerGroupError
 
-from storage.errors import HubUnreachableError, RegistryUnreachableError, StorageError
+from storage.errors import HubUnreachableError, RegistryUnreachableError, StorageError, StoreUnreachableError
 from tuners.errors import TunerError
 from tunery.cluster.orders import PackOrder, Resources
 from tunery.cluster.retry import Cause, Failure, GiveUp, decide
@@ -159,7 +159,7 @@ def _cause(error: BaseException) -> Cause:
         return Cause.HOST_MEMORY
     if isinstance(error, RayActorError):
         return Cause.WORKER_DIED
-    if isinstance(error, HubUnreachableError | RegistryUnreachableError):
+    if isinstance(error, HubUnreachableError | RegistryUnreachableError | StoreUnreachableError):
         return Cause.UNREACHABLE
     if isinstance(error, TunerError | StorageError | ValueError | TypeError | ImportError):
         return Cause.CONFIGURATION

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,6 +21,7 @@ from tunery.cluster.remote_desk import RemoteDesk
 from tunery.errors import RunError
 from tunery.plan import Plan
 from tunery.profile import Profile
+from tunery.runs import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> list[tuple[PackOrder, Resources]]:
+def pack_orders(plan: Plan, run: RunFolder, desk: RemoteDesk, profile: Profile) -> list[tuple[PackOrder, Resources]]:
     """The packs of each base, as there is room for them on the Ray that was started or joined."""
     bases, placement, wanted = by_base(plan), place_plan(plan, _room()), plan.spec.resources
     places = [(base, studies[0]) for base, studies in bases.items() for _ in range(placement.packs)]
@@ -123,7 +123,8 @@ def pack_orders(plan: Plan, run: Path, desk: RemoteDesk, profile: Profile) -> li
                 threads=placement.threads,
                 memory=placement.memory[base],
                 packs=placement.packs,
-                run=run,
+                run=run.root,
+                store=run.store,
                 desk=desk,
                 our_ray=not profile.ray,
                 begin=plan.begin.checkpoint if plan.begin else "",

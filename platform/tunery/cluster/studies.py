@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -18,6 +20,9 @@ from tunery.cluster.sampler import StudySearch, pruner
 from tunery.cluster.seat import Seat
 from tunery.cluster.spaces import distributions
 from tunery.plan import Study
+
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+"""Ray Tune gives these to its actors, in a text that Ray's own tables and logs hold in clear. A seat needs none."""
 
 
 def run_study(order: StudyOrder) -> int:
@@ -79,7 +84,7 @@ def _tune(
     def on_end(number: int, ending: Ending) -> None:
         desk.leave(SeatName(study.name, number), ending)
 
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(Seat, {"CPU": 0.001}),
         param_space={"study": study, "base": order.base, "data": data, "desk": desk},
         tune_config=tune.TuneConfig(
@@ -101,7 +106,18 @@ def _tune(
             # Its checkpoints are the pack's; Tune's own would be empty.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
-    ).fit()
+    )
+    with _without_keys():
+        tuner.fit()
+
+
+@contextmanager
+def _without_keys() -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in _KEYS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _number(trial: Trial) -> str:

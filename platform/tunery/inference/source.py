@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +63,9 @@ def locate(model: str | Path, *, home: Home | None = None, profile: str | None =
         also += f"; and the folder {model} holds no adapter of tunery" if folder.is_dir() else ""
         also += f"; and there is no folder {model}" if "/" in rest and not folder.is_dir() else ""
         raise NotFoundError(f"{error}{also}") from error
-    kept = trials.keep(wanted, home)
+    # A run in a folder needs no secret, and so none that could not be found.
+    with nullcontext() if isinstance(wanted.run.store, Path) else load_profile(profile, home).secrets_at_hand():
+        kept = trials.keep(wanted, home)
     return Source(kept.name, kept.folder, AdapterCard.read(kept.folder), kept.notes)
 
 
@@ -98,23 +100,18 @@ def open_registry(*, home: Home | None = None, profile: str | None = None) -> It
     place = load_profile(profile, home)
     if not _may_exist(place.tracking_uri):
         raise NotFoundError(f"no model is registered: nothing was tracked yet at {place.tracking_uri}")
-    before = dict(os.environ)
-    os.environ.update(place.environment())
     try:
-        # MLflow, which takes seconds to load: not for those who only name a folder.
-        from storage.registry import Registry
+        with place.secrets_at_hand():
+            # MLflow, which takes seconds to load: not for those who only name a folder.
+            from storage.registry import Registry
 
-        yield Registry(place.tracking_uri)
+            yield Registry(place.tracking_uri)
     except NotRegisteredError as error:
         raise NotFoundError(str(error)) from error
     except ChampionMovedError as error:
         raise ConflictError(str(error)) from error
     except RegistryUnreachableError as error:
         raise UnreachableError(str(error)) from error
-    finally:
-        for name in place.secrets:
-            os.environ.pop(name, None)
-            os.environ.update({name: before[name]} if name in before else {})
 
 
 def _fetch(registry: Registry, version: Version, kept: Path) -> None:

@@ -17,10 +17,10 @@ from tunery.tasks.prompting import Form
 
 
 def adapter_files(best: Checkpoint) -> dict[str, bytes]:
-    """What a best checkpoint holds beside the training's own state, checked against its hashes. ChecksumError."""
+    """What a best checkpoint holds beside the training's own state. ChecksumError where that is nothing."""
     files = {name: best.read(name) for name in best.names if name not in TRAINING_FILES}
     if not files:
-        raise ChecksumError(f"checkpoint {best.folder} is marked as the best, and holds no adapter")
+        raise ChecksumError(f"checkpoint {best.where} is marked as the best, and holds no adapter")
     return files
 
 

@@ -27,9 +27,6 @@ from tunery.plan import Plan, Study
 from tunery.runs import RunFolder, StudyState, TrialState, find_run, named_run
 from tunery.tasks.prompting import Form, Prompting
 
-_LOOKS = 5
-"""Times that a checkpoint is looked for anew, because the trial has gone on and removed the one that was found."""
-
 
 @dataclass(frozen=True)
 class Named:
@@ -76,7 +73,7 @@ def keep(wanted: Named, home: Home) -> Kept:
     trial = _trial(wanted, study, run.run_id)
     name = f"{run.run_id}/{study.name}/{trial.number}"
     best, files, notes = _best(run, study, trial, name)
-    kept = home.cache / "adapters" / run.run_id / f"{study.name}-{trial.number}-{best.folder.name}"
+    kept = home.cache / "adapters" / run.run_id / f"{study.name}-{trial.number}-{best.name}"
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
         # Under another name first: two at once, or a kill, leave no half of it.
@@ -134,20 +131,13 @@ def _best(
     run: RunFolder, study: StudyState, trial: TrialState, name: str
 ) -> tuple[Checkpoint, dict[str, bytes], tuple[str, ...]]:
     """The best checkpoint that is whole, its adapter's files, and what was passed over on the way to it."""
-    problems: list[str] = []
-    for _ in range(_LOOKS):
-        store = CheckpointStore(run.checkpoints(study.name, trial.number))
-        best = store.best()
-        problems = store.problems
-        if best is None:
-            break
+    store = CheckpointStore(run.checkpoints(study.name, trial.number))
+    best, problems = store.best(), store.problems
+    if best is not None:
         try:
             return best, adapter_files(best), tuple(f"{problem}: passed over" for problem in problems)
         except ChecksumError as error:
-            # A trial that trains on removes what a better one has succeeded.
             problems = [*problems, str(error)]
-            if best.folder.is_dir():
-                break
     if problems:
         raise InputError(f"trial {name} has no adapter that can be read: {'; '.join(problems)}")
     at = f", step {trial.step} of {trial.steps}" if trial.steps else ""

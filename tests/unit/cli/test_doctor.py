@@ -72,6 +72,7 @@ def test_every_line_that_is_not_well_says_what_to_do(
         ('study_storage_url = "postgresql://db@127.0.0.1:9/x"', "studies (Optuna)", "127.0.0.1:9 does not answer"),
         ('ray = "127.0.0.1:9"', "ray", "127.0.0.1:9 does not answer"),
         ('secrets = {PGPASSWORD = {env = "NOT_SET_ANYWHERE"}}', "profile local", "NOT_SET_ANYWHERE"),
+        ('store = "/dev/null"', "store (checkpoints)", "/dev/null/doctor cannot be used as a store: Not a directory"),
     ],
 )
 def test_what_does_not_answer_is_named(

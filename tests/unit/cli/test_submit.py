@@ -171,7 +171,7 @@ def test_trials_begin_with_a_checkpoint_that_is_named(
     store = CheckpointStore(first.checkpoints("cola", 0), keep=9)
     for step in (10, 20):
         store.save(step, {"seat": b"seat", OF: origin_of_plan(plan).to_bytes()}, metrics={}, best=False)
-    (store.at(20).folder / "seat").write_bytes(b"bent")
+    (Path(store.at(20).where) / "seat").write_bytes(b"bent")
     capsys.readouterr()
     assert run(["submit", str(spec), "--from", "small/0"]) == 0
     err = capsys.readouterr().err

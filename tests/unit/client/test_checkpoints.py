@@ -112,7 +112,7 @@ def test_a_checkpoint_is_named_by_run_study_trial_and_step(
     short = text.removeprefix("glue/")
     assert client.checkpoint(short, of=ended.run_id) == found
     assert client.checkpoint(text, of=ended.run_id) == found
-    assert client.checkpoint(str(found.checkpoint.folder)) == found, "its folder names it too"
+    assert client.checkpoint(found.checkpoint.where) == found, "its folder names it too"
 
 
 def test_a_folder_elsewhere_is_a_checkpoint_too(client: LocalClient, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_trial_of_several_studies_needs_the_studys_name(client: LocalClient, e
 
 
 def test_a_damaged_checkpoint_is_named_with_the_next_good_one(client: LocalClient, ended: RunFolder) -> None:
-    damaged = store_of(ended).at(30).folder
+    damaged = Path(store_of(ended).at(30).where)
     (damaged / "seat").write_bytes(b"XX")
     with pytest.raises(InputError, match=r"/cola/0@30 is damaged: .*SHA-256 differs.*newest good one is of step 20"):
         client.checkpoint("glue/0@30")
@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_named_with_the_next_good_one(client: LocalClien
     assert found.checkpoint.step == 20
     assert str(damaged) in found.passed_over[0]
     for step in (10, 20):
-        (store_of(ended).at(step).folder / "seat").unlink()
+        (Path(store_of(ended).at(step).where) / "seat").unlink()
     with pytest.raises(NotFoundError, match=r"/cola/0 has no good checkpoint; .*000003-step30"):
         client.checkpoint("glue/0")
 
@@ -179,7 +179,7 @@ def test_a_run_begins_with_a_copy_and_is_found_by_it(
     assert copy is not None
     assert (copy.step, copy.read("seat")) == (20, b"20")
     assert json.loads(folder.plan_file.read_bytes())["begin"]["checkpoint"] == f"{ended.run_id}/cola/0@20"
-    assert client.send(plan, begin=client.checkpoint(str(found.checkpoint.folder))).outcome == "attached"
+    assert client.send(plan, begin=client.checkpoint(found.checkpoint.where)).outcome == "attached"
     end(folder)
     assert client.send(plan, begin=found).run_id == handle.run_id
     assert client.send(plan).run_id == ended.run_id, "without the checkpoint it is the other run"
@@ -221,7 +221,9 @@ def test_a_trial_is_set_back_and_its_newer_checkpoints_stay(client: LocalClient,
     newest = store.newest()
     assert newest is not None
     assert newest.step == 20
-    assert [path.name[-14:] for path in store.root.glob("set-aside-*")] == ["-000003-step30"]
+    assert [path.name[-14:] for path in (stopped.root / "checkpoints" / "cola" / "0").glob("set-aside-*")] == [
+        "-000003-step30"
+    ]
     with pytest.raises(ConflictError, match=f"under way: stop it first \\(platform stop {stopped.run_id}\\)"):
         client.resume(stopped.run_id, begin=client.checkpoint("0@10", of=stopped.run_id))
     assert store.newest() == newest

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from storage.checkpoints import CheckpointStore
+from storage.stores import Place
 from tests.unit.cluster.at_the_desk import report
 from tests.unit.test_begin import TUNER, origin_of_plan, plan_of
 from tuners.engine import SeatState
@@ -28,7 +29,7 @@ def state(value: float) -> SeatState:
     return SeatState(tensors, meta)
 
 
-def save(folder: Path, value: float, origin: Origin = OURS, *, counted: bool = True) -> None:
+def save(folder: Place, value: float, origin: Origin = OURS, *, counted: bool = True) -> None:
     files = {SEAT_STATE: state(value).to_bytes(), REPORTS: write_reports([report(0)]), OF: origin.to_bytes()}
     if counted:
         files[COUNTED] = Counted(loss_sum=0.5, steps=3).to_bytes()
@@ -107,7 +108,7 @@ def test_what_cannot_begin_says_why_and_does_not_begin_with_nothing(run: RunFold
     if break_it == "rank":
         origin = origin_of_plan(plan_of(tuner=TUNER | {"rank": 4}))
     if break_it == "damage":
-        os.truncate(CheckpointStore(run.begin).at(12).folder / SEAT_STATE, 3)
+        os.truncate(Path(CheckpointStore(run.begin).at(12).where) / SEAT_STATE, 3)
     found = begun(run, origin=origin, begin="x@12")
     assert found.state is None
 

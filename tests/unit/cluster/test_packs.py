@@ -9,7 +9,13 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from storage.errors import HubUnreachableError, NotFetchedError, RegistryUnreachableError
+from storage.errors import (
+    HubUnreachableError,
+    NotFetchedError,
+    RegistryUnreachableError,
+    StoreRefusedError,
+    StoreUnreachableError,
+)
 from tuners.errors import TunerError
 from tunery.cluster import packs
 from tunery.cluster.orders import Resources
@@ -57,6 +63,8 @@ LOST = RuntimeError("Connection closed by peer")
         ({0: LOST, 1: LOST}, Cause.UNKNOWN),
         ({0: HubUnreachableError("it does not answer")}, Cause.UNREACHABLE),
         ({0: RegistryUnreachableError("it does not answer")}, Cause.UNREACHABLE),
+        ({0: StoreUnreachableError("it does not answer")}, Cause.UNREACHABLE),
+        ({0: StoreRefusedError("no such bucket")}, Cause.CONFIGURATION),
         ({0: NotFetchedError("config.json is not there")}, Cause.CONFIGURATION),
         ({0: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")}, Cause.HOST_MEMORY),
     ],

@@ -24,7 +24,7 @@ def order(run: Path) -> PackOrder:
     return PackOrder(
         pack="pack-0", base_key="b", model=ModelSpec(id="m"), quantisation="none", dequantised_once=False,
         trained=False, beside=False, kept_bytes=0, language=False, capacity=4, gradient_checkpointing=False, threads=1,
-        memory=2000 * MIB, packs=1, run=run, desk=desk, our_ray=True,
+        memory=2000 * MIB, packs=1, run=run, store=run, desk=desk, our_ray=True,
     )  # fmt: skip
 
 

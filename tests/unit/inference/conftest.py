@@ -160,4 +160,4 @@ def save_best(folder: RunFolder, study: str, number: int, adapter: Path, step: i
     store.save(step, files, metrics=metrics, best=True)
     best = store.best()
     assert best is not None
-    return best.folder
+    return Path(best.where)

@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_refused_or_passed_over(run: RunFolder, home: Ho
     assert source.card.objective.value == 0.7, "the best before it"
     assert len(source.notes) == 1
     assert "its SHA-256 differs" in source.notes[0]
-    for folder in run.checkpoints(STUDY, 0).iterdir():
+    for folder in (run.root / "checkpoints" / STUDY / "0").iterdir():
         (folder / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError, match=r"has no adapter that can be read: .* has 3 bytes, its manifest says"):
         locate("small/0", home=home)
