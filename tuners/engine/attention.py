@@ -18,9 +18,9 @@ from transformers import AttentionInterface
 from tuners.engine.context import Context
 from tuners.engine.kernels import varlen
 from tuners.engine.layout import Bucket
-from tuners.engine.plain_attention import SHORT, plain_attention
+from tuners.engine.plain_attention import SHORT, Dropout, plain_attention
 from tuners.engine.rows import padded, unpadded
-from tuners.engine.streams import keep_attention
+from tuners.engine.streams import pair_keys
 from tuners.errors import TunerError
 
 NAME = "tunery_packed"
@@ -96,11 +96,10 @@ def attend(
         if not dropout and _fused(bucket, q):
             out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, is_causal=causal, scale=scale)
         else:
-            keep = None
+            drawn = None
             if dropout:
-                keys = context.row_keys.index_select(0, bucket.sequences)
-                keep = keep_attention(keys, site, heads, bucket.length, dropout)
-            out = plain_attention(q, k, v, mask=bucket.mask, causal=causal, scale=scale, keep=keep, p=dropout)
+                drawn = Dropout(pair_keys(context.row_keys.index_select(0, bucket.sequences), site, heads), dropout)
+            out = plain_attention(q, k, v, mask=bucket.mask, causal=causal, scale=scale, dropout=drawn)
         outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return unpadded(joined, layout).view(1, tokens, heads, size)
@@ -122,7 +121,7 @@ def _repeated(x: Tensor, heads: int) -> Tensor:
 
 
 def _fused(bucket: Bucket, query: Tensor) -> bool:
-    """Whether torch's own attention is the faster one for a bucket without dropout; the other keeps [N, H, L, L]."""
+    """Whether torch's own attention is the faster one for a bucket without dropout."""
     if query.device.type != "cpu":
         return True
     return bucket.length > _PLAIN.get(query.dtype, SHORT)

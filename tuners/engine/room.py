@@ -11,6 +11,7 @@ import torch
 from tuners.engine.base import Base
 from tuners.engine.estimate import Footprint, Foresight, Load, counting_kept, step_tokens
 from tuners.engine.layout import Layout, training_rows
+from tuners.engine.plain_attention import SHORT
 from tuners.engine.seat import Seat
 from tuners.engine.slots import trained
 from tuners.engine.types import AnyExample, BaseSpec, SeatSpec
@@ -157,8 +158,8 @@ def _typical(seat: Seat) -> list[AnyExample]:
 
 
 def _pairs(layout: Layout) -> int:
-    """Of tokens of the same sequence, as attention pads them."""
-    return max(1, sum(bucket.count * bucket.length**2 for bucket in layout.buckets))
+    """Of tokens of the same sequence, as attention pads them, of which a value may be kept."""
+    return max(1, sum(bucket.count * bucket.length**2 for bucket in layout.buckets if bucket.length <= SHORT))
 
 
 def _quantised_by(spec: BaseSpec) -> str:

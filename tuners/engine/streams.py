@@ -4,7 +4,7 @@ Dropout masks are a hash of (seed, step, row within the seat, site, element). No
 depend on the neighbours, on how a step is cut into micro-batches, or on the device.
 """
 
-# N sequences, T tokens, W elements of a token's state, H heads, L the longest sequence of a bucket
+# N sequences, T tokens, W elements of a token's state, H heads, B = N H, L the longest sequence of a bucket
 
 from __future__ import annotations
 
@@ -77,13 +77,18 @@ def keep_rows(keys_T: Tensor, site: int, width: int, p: float | Tensor) -> Tenso
     return kept if kept.shape[1] == width else kept[:, :width]
 
 
-def keep_attention(keys_N: Tensor, site: int, heads: int, length: int, p: float) -> Tensor:
-    """int16 [N, H, L, L]: what dropout keeps of the probabilities; an element's draw does not depend on L."""
+def pair_keys(keys_N: Tensor, site: int, heads: int) -> Tensor:
+    """[N H] a row's key for each head, for what is drawn of pairs of tokens."""
+    head = torch.arange(heads, device=keys_N.device) * _HEAD
+    return (keys_N[:, None] + head.add_(_signed(site * _SITE))).flatten()
+
+
+def keep_pairs(keys_B: Tensor, length: int, p: float) -> Tensor:
+    """int16 [B, L, L]: what dropout keeps of attention's probabilities; an element's draw does not depend on L."""
     lanes = -(-length // _LANES)
-    position = torch.arange(length, device=keys_N.device)
-    head = torch.arange(heads, device=keys_N.device)[:, None, None] * _HEAD
-    grid = head + position[:, None] * _POSITION + (position[:lanes] * _COLUMN + _signed(site * _SITE))
-    return _keep(keys_N[:, None, None, None] + grid, p)[..., :length]
+    position = torch.arange(length, device=keys_B.device)
+    grid = position[:, None] * _POSITION + position[:lanes] * _COLUMN
+    return _keep(keys_B[:, None, None] + grid, p)[..., :length]
 
 
 def threshold(p: float | Tensor) -> int | Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tuners.engine import Base, Pack, SeatSpec, StepReport
 from tuners.engine.head import _SITE as HEAD_SITE
-from tuners.engine.streams import _POSITION, keep_attention, keep_rows, permutation, row_keys
+from tuners.engine.streams import _POSITION, keep_pairs, keep_rows, pair_keys, permutation, row_keys
 from tuners.lora.config import Config as LoraConfig
 from tuners.qlora.config import Config as QloraConfig
 
@@ -63,8 +63,8 @@ def _attention(module: Any, q: Tensor, k: Tensor, v: Tensor, _mask: Tensor, drop
         scores = scores.masked_fill(torch.ones(q.shape[2], q.shape[2]).triu(1).bool(), -math.inf)
     probabilities = scores.softmax(-1)
     if dropout:
-        keep = keep_attention(module.draws.keys, module.site, q.shape[1], q.shape[2], dropout)
-        probabilities = probabilities * keep.bool() / (1 - dropout)
+        keep = keep_pairs(pair_keys(module.draws.keys, module.site, q.shape[1]), q.shape[2], dropout)
+        probabilities = probabilities * keep.view(scores.shape).bool() / (1 - dropout)
     return (probabilities @ v).transpose(1, 2), None
 
 

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tuners.engine import gemm
 from tuners.engine.gemm import back, linear
+
+
+@pytest.fixture(autouse=True, params=["onednn", "torch"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each library in its turn, whichever this processor has it by."""
+    monkeypatch.setattr(gemm, "_ONEDNN", request.param == "onednn")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tuners.engine.plain_attention import SHORT, plain_attention
-from tuners.engine.streams import keep_attention
+from tuners.engine import plain_attention as module
+from tuners.engine.plain_attention import SHORT, Dropout, plain_attention
+from tuners.engine.streams import pair_keys
 
 N, H, D, P = 3, 2, 8, 0.25
 
@@ -29,13 +30,11 @@ def with_gradients(attention: Any, drawn: list[Tensor], dtype: torch.dtype) -> l
     return [x.detach().double() for x in (out, *torch.autograd.grad(out, (q, k, v), drawn[3].to(dtype)))]
 
 
-def plain(mask: Tensor | None = None, *, causal: bool = False, keep: Tensor | None = None) -> Any:
-    return lambda q, k, v: plain_attention(
-        q, k, v, mask=mask, causal=causal, scale=D**-0.5, keep=keep, p=P if keep is not None else 0.0
-    )
+def plain(mask: Tensor | None = None, *, causal: bool = False, dropout: Dropout | None = None) -> Any:
+    return lambda q, k, v: plain_attention(q, k, v, mask=mask, causal=causal, scale=D**-0.5, dropout=dropout)
 
 
-def one_by_one(mask: Tensor | None, *, causal: bool, keep: Tensor | None) -> Any:
+def one_by_one(mask: Tensor | None, *, causal: bool, dropout: Dropout | None) -> Any:
     """The same by autograd."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -44,7 +43,9 @@ def one_by_one(mask: Tensor | None, *, causal: bool, keep: Tensor | None) -> Any
             scores = scores.masked_fill(~mask, float("-inf"))
         if causal:
             scores = scores.masked_fill(torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), float("-inf"))
-        kept = torch.ones_like(scores) if keep is None else (keep != 0).to(q.dtype) / (1 - P)
+        kept = torch.ones_like(scores)
+        if dropout:
+            kept = (dropout.keep(slice(None), q.shape[2]) != 0).view(scores.shape).to(q.dtype) / (1 - P)
         return torch.matmul(scores.softmax(-1) * kept, v)
 
     return attention
@@ -54,13 +55,16 @@ def one_by_one(mask: Tensor | None, *, causal: bool, keep: Tensor | None) -> Any
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dropped", [False, True])
-def test_gradients_are_those_of_autograd(length: int, causal: bool, masked: bool, dropped: bool) -> None:
+def test_gradients_are_those_of_autograd(
+    length: int, causal: bool, masked: bool, dropped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module._PIECE, "cpu", 4 * (SHORT + 8) ** 2 + 7)  # two pieces, the second one smaller
     real = torch.tensor([length, max(1, length - 3), max(1, length // 2)])
     mask = (torch.arange(length) < real[:, None]).view(N, 1, 1, length) if masked else None
-    keep = keep_attention(torch.tensor([5, 6, 7]), 1, H, length, P) if dropped else None
+    dropout = Dropout(pair_keys(torch.tensor([5, 6, 7]), 1, H), P) if dropped else None
     args = drawn(length, torch.float64)
-    found = with_gradients(plain(mask, causal=causal, keep=keep), args, torch.float64)
-    expected = with_gradients(one_by_one(mask, causal=causal, keep=keep), args, torch.float64)
+    found = with_gradients(plain(mask, causal=causal, dropout=dropout), args, torch.float64)
+    expected = with_gradients(one_by_one(mask, causal=causal, dropout=dropout), args, torch.float64)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 

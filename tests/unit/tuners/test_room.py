@@ -16,7 +16,7 @@ import torch
 from tests.unit.tuners.conftest import Sentences
 from tuners.engine import Pack, estimate
 from tuners.engine.estimate import Foresight, Kept, Load, counting_kept, step_tokens
-from tuners.engine.plain_attention import plain_attention
+from tuners.engine.plain_attention import SHORT, Dropout, plain_attention
 from tuners.engine.streams import permutation
 from tuners.errors import NoRoomError
 
@@ -34,8 +34,17 @@ def test_what_autograd_keeps_is_counted_once_and_without_the_bases_own() -> None
 def test_what_attention_keeps_of_pairs_of_tokens_is_counted_apart() -> None:
     q = torch.randn(2, 3, 40, 8, requires_grad=True)
     with counting_kept([]) as kept:
-        y = plain_attention(q, q, q, mask=None, causal=False, scale=1.0, keep=None, p=0.0)
+        y = plain_attention(q, q, q, mask=None, causal=False, scale=1.0, dropout=None)
         assert kept() == Kept(3 * q.numel() * 4, 2 * 3 * 40 * 40 * 4)
+    assert y.requires_grad
+
+
+def test_of_long_sequences_nothing_is_kept_for_pairs_of_tokens() -> None:
+    q = torch.randn(2, 3, SHORT + 8, 8, requires_grad=True)
+    dropout = Dropout(torch.arange(6), 0.1)
+    with counting_kept([]) as kept:
+        y = plain_attention(q, q, q, mask=None, causal=True, scale=1.0, dropout=dropout)
+        assert kept() == Kept(3 * q.numel() * 4, 0)
     assert y.requires_grad
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tuners.engine.streams import keep_attention, masked, mix, permutation, row_keys, token_keys
+from tuners.engine.streams import keep_pairs, masked, mix, pair_keys, permutation, row_keys, token_keys
 from tuners.engine.streams import keep_rows as bits
 
 
@@ -58,10 +58,12 @@ def test_a_row_keeps_its_mask_whatever_stands_beside_it() -> None:
 
 
 def test_attention_masks_do_not_depend_on_the_length_of_the_bucket() -> None:
-    long, short = keep_attention(keys(rows=5), 2, 4, 23, 0.1), keep_attention(keys(rows=5), 2, 4, 9, 0.1)
-    assert long.shape == (5, 4, 23, 23)
+    of_pairs = pair_keys(keys(rows=5), 2, 4)
+    long, short = keep_pairs(of_pairs, 23, 0.1), keep_pairs(of_pairs, 9, 0.1)
+    assert long.shape == (5 * 4, 23, 23)
     assert torch.equal(long[..., :9, :9], short)
-    assert abs(1 - keep_attention(keys(), 2, 4, 30, 0.1).bool().float().mean().item() - 0.1) < 0.002
+    assert torch.equal(keep_pairs(of_pairs[7:9], 23, 0.1), long[7:9])
+    assert abs(1 - keep_pairs(pair_keys(keys(), 2, 4), 30, 0.1).bool().float().mean().item() - 0.1) < 0.002
 
 
 def test_widths_that_are_no_multiple_of_the_lanes() -> None:
