@@ -19,6 +19,7 @@ from pathlib import Path
 
 from storage.errors import ChecksumError, StorageError, StoreUnreachableError
 from storage.stores import MANIFEST, Place, Store, open_store
+from storage.stores._content import Content, pieces, size
 
 _NAME = re.compile(r"(?P<save>\d+)-step(?P<step>\d+)(-[0-9a-f]+)?")
 """A place may have added something that sets two apart which were saved at once."""
@@ -141,14 +142,16 @@ class CheckpointStore:
         self._manifests: dict[tuple[str, int], _Manifest] = {}
         """By folder and size: a writer looks at those that are kept at each save, and they do not change."""
 
-    def save(self, step: int, files: Mapping[str, bytes], *, metrics: Mapping[str, float], best: bool) -> None:
+    def save(self, step: int, files: Mapping[str, Content], *, metrics: Mapping[str, float], best: bool) -> None:
         """Commit a checkpoint; only then are older ones removed. `best` says that it is the best one so far.
+
+        A file may be given as its path: it is read in pieces, once for its hash and once to be kept.
 
         StorageError where it cannot be written (disk full, say): what was there before is there still.
         """
         assert files, "a checkpoint without files"
         assert all(Path(name).name == name and name != MANIFEST for name in files), sorted(files)
-        entries = {name: _Entry(len(content), _sha256(content)) for name, content in files.items()}
+        entries = {name: _Entry(size(content), _sha256(content)) for name, content in files.items()}
         manifest = {
             "step": step,
             "metrics": dict(metrics),
@@ -284,5 +287,8 @@ def _step(name: str) -> int:
     return int(match["step"])
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _sha256(content: Content) -> str:
+    found = hashlib.sha256()
+    for piece in pieces(content):
+        found.update(piece)
+    return found.hexdigest()

@@ -16,4 +16,4 @@ class NoRoomError(SeatError):
 
 
 class ExportError(TunerError):
-    """An adapter that cannot be written or does not read back as it was."""
+    """An adapter or a state that cannot be written, or does not read back as it was."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from storage.errors import StorageError
+from storage.stores._content import Content
 
 MANIFEST = "manifest.json"
 """The file that is written last: where files cannot be renamed, a folder is there when this one is."""
@@ -60,7 +61,7 @@ class Store(Protocol):
     def read(self, name: str, file: str) -> bytes:
         """A file's content. OSError where there is none or it cannot be read: then the folder is damaged."""
 
-    def commit(self, name: str, files: Mapping[str, bytes]) -> str:
+    def commit(self, name: str, files: Mapping[str, Content]) -> str:
         """Keep a folder: all of it, or nothing that counts. The last file is the manifest. The name that it got.
 
         What an earlier commit has left unfinished is collected first: one process commits to a place at a time.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.stores import MANIFEST, Place
+from storage.stores._content import Content, pieces
 
 if TYPE_CHECKING:
     from storage.stores import Store
@@ -46,7 +47,7 @@ class LocalStore:
     def read(self, name: str, file: str) -> bytes:
         return (self.root / name / file).read_bytes()
 
-    def commit(self, name: str, files: Mapping[str, bytes]) -> str:
+    def commit(self, name: str, files: Mapping[str, Content]) -> str:
         assert [*files][-1] == MANIFEST, list(files)
         temporary = self.root / f"{_UNFINISHED}{uuid.uuid4().hex}"
         try:
@@ -92,9 +93,10 @@ def _sizes(folder: Path) -> dict[str, int] | None:
         return None
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: Content) -> None:
     with path.open("wb") as handle:
-        handle.write(content)
+        for piece in pieces(content):
+            handle.write(piece)
         handle.flush()
         os.fsync(handle.fileno())
 

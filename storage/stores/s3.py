@@ -31,6 +31,7 @@ from pyarrow import fs
 
 from storage.errors import StorageError, StoreRefusedError, StoreUnreachableError
 from storage.stores import MANIFEST, Address, Place
+from storage.stores._content import Content, pieces
 from storage.stores._s3_errors import Refusal, refusal
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ _RANDOM = 8
 _CONNECT_S = 5.0
 _UPLOADS = 8
 """At once, of one commit: small files wait for the server more than for the network."""
-_PIECE = 64 << 20
-"""Bytes a write: one part of an upload, of which there may be 10,000, each below 5 GB."""
 
 _Result = TypeVar("_Result")
 
@@ -84,7 +83,7 @@ class S3Store:
 
         return self._tried(f"read {path}", reading)
 
-    def commit(self, name: str, files: Mapping[str, bytes]) -> str:
+    def commit(self, name: str, files: Mapping[str, Content]) -> str:
         assert [*files][-1] == MANIFEST, list(files)
         self._collect()
         folder = f"{name}-{uuid.uuid4().hex[:_RANDOM]}"
@@ -118,14 +117,13 @@ class S3Store:
         selector = fs.FileSelector(self._root, recursive=recursive, allow_not_found=True)
         return self._tried(f"list {self._root}", lambda: list(self._files.get_file_info(selector)))
 
-    def _write(self, folder: str, file: str, content: bytes) -> None:
+    def _write(self, folder: str, file: str, content: Content) -> None:
         path = f"{self._root}/{folder}/{file}"
 
         def writing() -> None:
             with self._files.open_output_stream(path) as stream:
-                view = memoryview(content)
-                for start in range(0, len(view), _PIECE):
-                    stream.write(view[start : start + _PIECE])
+                for piece in pieces(content):
+                    stream.write(piece)
 
         try:
             self._tried(f"write {path}", writing)

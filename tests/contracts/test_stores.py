@@ -109,13 +109,14 @@ def test_what_was_saved_is_read_back(kept: Kept) -> None:
             found.read("sea")
 
 
-def test_what_is_larger_than_a_part_of_an_upload_is_whole(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_larger_than_a_piece_is_whole(kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     content = os.urandom(23 << 20)
-    if kept.root != str(kept.place):
-        monkeypatch.setattr("storage.stores.s3._PIECE", 9 << 20)
+    monkeypatch.setattr("storage.stores._content.PIECE", 9 << 20)
+    (tmp_path / "large").write_bytes(content)
     store = kept.store()
-    save(store, 1, content)
-    assert newest(store).read("seat") == content
+    store.save(1, {"seat": content, "file": tmp_path / "large"}, metrics={}, best=False)
+    found = newest(store)
+    assert found.read("seat") == found.read("file") == content
 
 
 def test_the_newest_two_and_the_best_are_kept_and_nothing_else(kept: Kept) -> None:

@@ -19,8 +19,9 @@ def _by_onednn() -> bool:
     run's digits must not hang on what else a machine had to do when a process began.
     """
     onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+    mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     maker = str(torch.cpu.get_capabilities().get("cpu_name", ""))
-    return onednn and torch.backends.mkl.is_available() and not maker.startswith("Intel")
+    return onednn and mkl and not maker.startswith("Intel")
 
 
 _ONEDNN = _by_onednn()

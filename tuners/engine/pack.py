@@ -141,8 +141,12 @@ class Pack:
         return self._seat(name).progress()
 
     def state(self, name: str) -> SeatState:
-        """Everything to go on elsewhere."""
-        return self._seat(name).state()
+        """Everything to go on elsewhere; a copy."""
+        return self._seat(name).state().copied()
+
+    def save_state(self, name: str, file: Path) -> None:
+        """The same into a file, without a copy in memory. Raises ExportError."""
+        self._seat(name).state().save(file)
 
     def export(self, name: str, folder: Path) -> None:
         """Write the seat as a PEFT adapter, its head included. Raises ExportError."""

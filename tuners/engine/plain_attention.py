@@ -84,13 +84,15 @@ class _Plain(torch.autograd.Function):
         short = shape[2] <= SHORT
         dtype = torch.promote_types(q.dtype, torch.float32) if short and q.device.type == "cpu" else q.dtype
         q_BLD, k_BLD, v_BLD = _flat(q, dtype).mul_(scale), _flat(k, dtype), _flat(v, dtype)
-        hidden, out_BLD, kept = _hidden(mask, causal, shape, q.device), torch.empty_like(v_BLD), []
+        hidden, out_BLD = _hidden(mask, causal, shape, q.device), torch.empty_like(v_BLD)
+        kept: tuple[Tensor, Tensor | None] | tuple[()] = ()
         for part in _parts(q_BLD):
             probabilities = _probabilities(q_BLD[part], k_BLD[part], hidden, part)
             keep = dropout.keep(part, shape[2]) if dropout else None
             torch.bmm(_dropped(probabilities, keep), v_BLD[part], out=out_BLD[part])
             if short:
-                kept = [None if each is None else each.unflatten(0, shape[:2]) for each in (probabilities, keep)]
+                pairs = (*shape[:3], shape[2])  # [N, H, L, L], by which an estimate of memory knows them
+                kept = (probabilities.view(pairs), None if keep is None else keep.view(pairs))
         ctx.save_for_backward(q_BLD, k_BLD, v_BLD, *kept)
         ctx.hidden, ctx.scale, ctx.dropout = hidden, scale, dropout
         return (out_BLD.div_(1 - dropout.p) if dropout else out_BLD).to(q.dtype).view(shape)
@@ -104,7 +106,7 @@ class _Plain(torch.autograd.Function):
         gq, gk, gv = (torch.empty_like(x) for x in (q_BLD, k_BLD, v_BLD))
         for part in _parts(q_BLD):
             if kept:
-                probabilities, keep = (None if each is None else each.flatten(0, 1) for each in kept)
+                probabilities, keep = kept[0].flatten(0, 1), None if kept[1] is None else kept[1].flatten(0, 1)
             else:
                 probabilities = _probabilities(q_BLD[part], k_BLD[part], ctx.hidden, part)
                 keep = dropout.keep(part, shape[2]) if dropout else None

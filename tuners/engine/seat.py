@@ -133,10 +133,10 @@ class Seat:
         return ""
 
     def state(self) -> SeatState:
-        """Everything to go on elsewhere; a copy, on the CPU."""
+        """Everything to go on elsewhere, on the CPU: its own memory where that is there, which a step changes."""
         row = self.row
         values = {"theta": row.theta[: row.size], **row.moments}
-        tensors = {name: value.cpu().clone() for name, value in values.items()}
+        tensors = {name: value.cpu() for name, value in values.items()}
         meta = {
             "version": VERSION,
             "optimizer": self.spec.train.optimizer,

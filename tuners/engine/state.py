@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
-from tuners.errors import SeatError
+from tuners.errors import ExportError, SeatError
 
 VERSION = 1
 
@@ -32,8 +33,22 @@ class SeatState:
 
     def to_bytes(self) -> bytes:
         """safetensors, with `meta` in its header."""
-        data: bytes = save(self.tensors, metadata={"seat": json.dumps(self.meta, sort_keys=True)})
+        data: bytes = save(self.tensors, metadata=self._header())
         return data
+
+    def save(self, file: Path) -> None:
+        """The same into a file, without a second copy in memory. Raises ExportError where it cannot be written."""
+        try:
+            save_file(self.tensors, file, metadata=self._header())
+        except (OSError, SafetensorError) as error:
+            raise ExportError(f"cannot write a seat's state to {file}: {error}") from error
+
+    def copied(self) -> SeatState:
+        """What stays as it is when the seat goes on."""
+        return SeatState({name: values.clone() for name, values in self.tensors.items()}, self.meta)
+
+    def _header(self) -> dict[str, str]:
+        return {"seat": json.dumps(self.meta, sort_keys=True)}
 
     def begun_anew(self) -> SeatState:
         """Its weights in a seat that has made no step: without AdamW's moments."""

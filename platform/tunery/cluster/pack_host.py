@@ -13,9 +13,11 @@ from __future__ import annotations
 import functools
 import os
 import resource
+import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -350,18 +352,17 @@ class _Host:
 
     def _checkpoint(self, seat: _Seat, step: int, *, best: bool) -> None:
         name = str(seat.order.name)
-        files = {
-            SEAT_STATE: self.pack.state(name).to_bytes(),
+        small = {
             REPORTS: write_reports(seat.reports),
             COUNTED: seat.counted.to_bytes(),
             OF: seat.origin.to_bytes(),
         }
-        if best:
-            with tempfile.TemporaryDirectory() as folder:
-                self.pack.export(name, Path(folder))
-                files |= {file.name: file.read_bytes() for file in Path(folder).iterdir()}
         scores = seat.reports[-1].metrics if seat.reports else {}
-        seat.store.save(step, files, metrics=scores, best=best)
+        with _staged(seat.log) as folder:
+            self.pack.save_state(name, folder / SEAT_STATE)
+            if best:
+                self.pack.export(name, folder)
+            seat.store.save(step, small | {file.name: file for file in folder.iterdir()}, metrics=scores, best=best)
 
     def _log(self, seat: _Seat, line: str) -> None:
         if not self.speaks:
@@ -369,6 +370,19 @@ class _Host:
         seat.log.parent.mkdir(parents=True, exist_ok=True)
         with seat.log.open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
+
+
+@contextmanager
+def _staged(log: Path) -> Iterator[Path]:
+    """A folder for the large files of a checkpoint: with every weight trained, a copy of them in memory would be
+    several times the base. It is beside the trial's log, since a system's own temporary files may be kept in memory.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    begins = f".{log.stem}-"
+    for leftover in log.parent.glob(f"{begins}*"):  # of a pack that was killed: a trial is in one pack at a time
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=begins, dir=log.parent) as folder:
+        yield Path(folder)
 
 
 @functools.cache
