@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from openpyxl import load_workbook
 
+from storage.registry import Registry
 from tests.ray.conftest import Begin
 from tunery.cli.app import run
 
@@ -25,7 +26,16 @@ def test_a_matrix_is_reported_though_a_cell_failed(
     studies = {study.name: study for study in sweep.state.studies}
     ended = [(study.cell["train.learning_rate"], study.status) for study in studies.values()]
     assert sorted(ended) == [(2e-3, "finished")] * 2 + [(1e30, "failed")] * 2, "one cell's failure is its own"
+    assert sweep.state.status == "failed"
     assert sweep.state.error.startswith("failed: "), "and nothing is said of the report"
+    for study in studies.values():
+        all_diverged = study.status == "failed"
+        assert ("every trial failed" in study.error and "diverged" in study.error) == all_diverged
+        for name in (study.name, f"{study.name}/0"):
+            run_of_it = sweep.runs()[f"{sweep.folder.run_id}/{name}"]
+            assert run_of_it.info.status == ("FAILED" if all_diverged else "FINISHED")
+    registered = Registry(sweep.home.tracking_uri).versions("fruits-cola")
+    assert len(registered) == 2, "of what failed nothing is registered"
 
     written = sorted(file.name for file in sweep.folder.report.iterdir())
     assert {"report.html", "report.md", "results_summary.csv", "all_results.json", "data_scale_comparison.png",

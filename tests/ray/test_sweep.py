@@ -93,21 +93,6 @@ def test_studies_share_as_many_packs_as_there_are_cores(begin: Begin) -> None:
     assert max(at_once) <= 2 * cores, "beside those in the packs, one waits for each of them"
 
 
-def test_a_killed_pack_goes_on_from_its_last_checkpoint(begin: Begin) -> None:
-    sweep = begin(train__epochs=6, search__trials=2)
-    sweep.start()
-    eventually(sweep.begun, "a trial with a checkpoint")
-    (killed,) = sweep.pack_processes()
-    os.kill(killed, signal.SIGKILL)
-    assert sweep.wait() == 0, sweep.folder.driver_log.read_text()
-    assert sweep.pack_processes() != [killed]
-    assert [(t.number, t.status, t.step) for t in sweep.study().trials] == [(n, "finished", 72) for n in range(2)]
-    log = sweep.folder.trial_log("cola", 0).read_text()
-    assert log.count("step 12 of 72, epoch 1:") == 1, "what was in a checkpoint was not trained again"
-    steps = [metric.step for metric in _history(sweep, "cola/0", "mcc")]
-    assert steps == [12, 24, 36, 48, 60, 72], "every evaluation is in MLflow, once"
-
-
 def test_between_evaluations_a_killed_pack_goes_on_from_the_newest_checkpoint_as_if_nothing_had_been(
     begin: Begin,
 ) -> None:
@@ -161,13 +146,24 @@ def test_a_pack_of_two_workers_goes_on_when_one_is_killed(begin: Begin) -> None:
         assert [m.step for m in _history(sweep, f"cola/{number}", "mcc")] == [12, 24, 36]
 
 
-def test_a_killed_driver_is_resumed_to_the_exact_number_of_trials(begin: Begin) -> None:
+def test_a_run_that_was_stopped_and_whose_driver_was_killed_comes_to_the_exact_number_of_trials(begin: Begin) -> None:
     sweep = begin(train__epochs=4, search__trials=4)
     sweep.start()
     eventually(sweep.begun, "a trial with a checkpoint")
+    sweep.folder.stop_file.touch()
+    assert sweep.wait() == 130
+    assert sweep.state.status == "stopped"
+    stopped = {t.number: t for t in sweep.study().trials}
+    assert {t.status for t in stopped.values()} <= {"stopped", "finished"}
+    assert "KILLED" in statuses(sweep).values()
+
+    sweep.start()
+    eventually(sweep.begun, "a trial that goes on")
     draws = {t.number: t.config for t in sweep.study().trials}
+    assert {number: draws[number] for number in stopped} == {number: t.config for number, t in stopped.items()}
     sweep.kill()
     eventually(lambda: not sweep.folder.driven(), "the lock goes with the driver")
+
     assert sweep.run() == 0, sweep.folder.driver_log.read_text()
     trials = sweep.study().trials
     assert [(t.number, t.status, t.step) for t in trials] == [(n, "finished", 48) for n in range(4)]
@@ -193,31 +189,6 @@ def test_a_diverged_trial_is_failed_everywhere_and_the_others_finish(begin: Begi
         assert statuses(sweep)[f"cola/{trial.number}"] == ("FAILED" if wild else "FINISHED")
         assert (sweep.folder.root / "tune" / "cola" / str(trial.number) / "error.txt").exists() == wild
     assert sweep.study().champion
-
-
-def test_when_every_trial_fails_the_run_fails_and_nothing_is_promoted(begin: Begin) -> None:
-    sweep = begin(search__trials=2, search__space={"tuner.rank": {"choice": [4, 8]}}, train__learning_rate=1e30)
-    assert sweep.run() == 5
-    assert sweep.state.status == "failed"
-    assert "every trial failed" in sweep.study().error
-    assert "diverged" in sweep.study().error
-    assert Registry(sweep.home.tracking_uri).models() == ()
-    assert statuses(sweep) == {"cola": "FAILED", "cola/0": "FAILED", "cola/1": "FAILED"}
-
-
-def test_a_stopped_run_is_resumed_where_it_was(begin: Begin) -> None:
-    sweep = begin(train__epochs=6, search__trials=2)
-    sweep.start()
-    eventually(sweep.begun, "a trial with a checkpoint")
-    sweep.folder.stop_file.touch()
-    assert sweep.wait() == 130
-    assert sweep.state.status == "stopped"
-    stopped = {t.number: t for t in sweep.study().trials}
-    assert {t.status for t in stopped.values()} <= {"stopped", "finished"}
-    assert "KILLED" in statuses(sweep).values()
-    assert sweep.run() == 0, sweep.folder.driver_log.read_text()
-    assert [(t.number, t.status, t.step) for t in sweep.study().trials] == [(n, "finished", 72) for n in range(2)]
-    assert set(statuses(sweep).values()) == {"FINISHED"}
 
 
 def _history(sweep: Sweep, name: str, metric: str) -> list[Metric]:
