@@ -27,9 +27,14 @@ def _by_onednn() -> bool:
 _ONEDNN = _by_onednn()
 
 
+def library(device: torch.device, dtype: torch.dtype) -> Literal["oneDNN", "torch's"]:
+    """What multiplies there."""
+    return "oneDNN" if _ONEDNN and device.type == "cpu" and dtype == torch.float32 else "torch's"
+
+
 def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     """[T, O] = x W^T + b, by whichever library is the faster one on this processor."""
-    if _ONEDNN and x_TI.device.type == "cpu" and x_TI.dtype == torch.float32:
+    if library(x_TI.device, x_TI.dtype) == "oneDNN":
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, weight_OI, bias_O, "none", [], "")
         return out
     return functional.linear(x_TI, weight_OI, bias_O)

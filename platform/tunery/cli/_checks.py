@@ -184,12 +184,13 @@ def engine() -> Check:
     import torch
 
     from tuners.engine import native_dtype
+    from tuners.engine.gemm import library
     from tuners.engine.kernels import kernels
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = native_dtype(device)
-    chosen = kernels(device, getattr(torch, dtype))
-    detail = f"{dtype}; attention: {chosen.attention}; adapters: {chosen.adapters} ({chosen.why})"
+    chosen, products = kernels(device, getattr(torch, dtype)), library(device, getattr(torch, dtype))
+    detail = f"{dtype}; products: {products}; attention: {chosen.attention}; adapters: {chosen.adapters} ({chosen.why})"
     return Check("engine", ok=True, detail=detail, required=False)
 
 

@@ -26,6 +26,14 @@ def test_products_are_those_of_float32(rows: int, inner: int, outer: int, dtype:
     torch.testing.assert_close(back(g, w).double(), g.double() @ w.double(), rtol=close, atol=close * outer**0.5)
 
 
+def test_the_library_goes_by_the_processors_maker(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, by_onednn in (("AMD EPYC 9R14", True), ("Intel Xeon 2.50GHz", False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {"cpu_name": name})
+        assert gemm._by_onednn() == by_onednn
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not gemm._by_onednn()
+
+
 def test_a_row_of_nan_stays_in_its_row() -> None:
     draw = torch.Generator().manual_seed(0)
     x, w = torch.randn(40, 64, generator=draw), torch.randn(96, 64, generator=draw)
