@@ -1,0 +1,268 @@
+"""One real desk, in its Ray actor, under the calls of many packs and seats: what it serves, and how soon.
+
+    python -m benchmarks.desk_load
+    python -m benchmarks.desk_load --packs 8 --seats 32
+
+Real: Ray, the desk's actor, every call as it goes over Ray's wire, each pack's visits in a thread of their own, each
+seat awaiting its reports. Simulated: training, which is a pause. Packs visit every 0.1 s and at once when a seat has
+reported, as `pack_host` does. Callers share the machine's cores with the desk, so that on a small machine the callers
+may be what is too slow: their CPU is printed beside the desk's.
+
+Measured while every place is filled: visits and reports a second beside what was asked for, how long a visit takes,
+how long a report takes from the pack to its seat, and CPU seconds a second of the desk and of all callers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psutil
+import ray
+
+from benchmarks.report import machine, progress, save, table
+from tunery import tasks
+from tunery.cluster.messages import PackMessage, Report, Reported, Seated, SeatName, SeatOrder, StudyData
+from tunery.cluster.remote_desk import RemoteDesk
+from tunery.cluster.visits import INTERVAL_S
+
+BASE = "base"
+METRICS = dict.fromkeys(("mcc", "objective", "loss", "train_loss", "examples_per_s", "tokens_per_s", "epoch"), 0.5)
+_ENDLESS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Size:
+    """What comes to the desk."""
+
+    packs: int = 64
+    seats: int = 32
+    """Of a pack."""
+    report_s: float = 10.0
+    """From one report of a seat to the next."""
+    seconds: float = 60.0
+    """That are measured."""
+    callers: int = 2
+    """Processes that the packs, and as many that the seats, are dealt to."""
+    seed: int = 0
+
+    @property
+    def places(self) -> int:
+        return self.packs * self.seats
+
+
+@dataclass
+class Visited:
+    """What packs have seen."""
+
+    visits_s: list[float] = field(default_factory=list)
+    """How long each took."""
+    reports: int = 0
+    seated: int = 0
+
+
+class Packs:
+    """Some of the packs: an actor with a thread for each."""
+
+    def __init__(self, desk: RemoteDesk, size: Size, numbers: Sequence[int]) -> None:
+        self._desk, self._size = desk, size
+        self._found = {number: Visited() for number in numbers}
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._pack, args=(number,), daemon=True) for number in numbers]
+
+    def begin(self) -> int:
+        """The process's id."""
+        for thread in self._threads:
+            thread.start()
+        return psutil.Process().pid
+
+    def look(self) -> Visited:
+        """What there was since the last look."""
+        before, self._found = self._found, {number: Visited(seated=v.seated) for number, v in self._found.items()}
+        return Visited(
+            [took for each in before.values() for took in each.visits_s],
+            sum(each.reports for each in before.values()),
+            sum(each.seated for each in before.values()),
+        )
+
+    def end(self) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _pack(self, number: int) -> None:
+        name, size, draw = f"pack-{number}", self._size, Random(f"{self._size.seed}/{number}")
+        incarnation = self._desk.open_pack(name, base=BASE, capacity=size.seats)
+        due: dict[SeatName, float] = {}
+        indices: dict[SeatName, int] = {}
+        messages: list[PackMessage] = []
+        while not self._end.is_set():
+            began = time.monotonic()
+            orders = self._desk.visit(name, incarnation, messages, wait_s=0.0 if due else 1.0)
+            found = self._found[number]
+            if due:
+                found.visits_s.append(time.monotonic() - began)
+            if orders.close:
+                return
+            messages = []
+            for order in orders.take:
+                due[order.name] = time.monotonic() + draw.uniform(0.0, size.report_s)
+                indices[order.name] = 0
+                messages.append(Seated(order.name, 0, _now_ms()))
+            found.seated = len(due)
+            while not messages and not self._end.is_set():
+                now = time.monotonic()
+                ready = [seat for seat, at in due.items() if at <= now]
+                for seat in ready:
+                    due[seat] += size.report_s
+                    messages.append(Reported(seat, _report(indices[seat])))
+                    indices[seat] += 1
+                found.reports += len(ready)
+                if ready or now - began > INTERVAL_S:
+                    break
+                soon = min([began + INTERVAL_S, *due.values()])
+                time.sleep(max(0.001, soon - now))  # the step of an engine
+
+
+class Seats:
+    """Some of the seats: an actor in which each awaits its reports."""
+
+    def __init__(self, desk: RemoteDesk, names: Sequence[SeatName]) -> None:
+        # The calls themselves and not `RemoteDesk`'s, which would take a thread a seat.
+        self._desk: Any = desk._desk
+        self._names = names
+        self._delays_s: list[float] = []
+
+    async def begin(self) -> int:
+        """Take all places; the process's id."""
+        await asyncio.gather(*(self._desk.join.remote(_order(name)) for name in self._names))
+        self._tasks = [asyncio.create_task(self._follow(name)) for name in self._names]
+        return psutil.Process().pid
+
+    async def look(self) -> list[float]:
+        """Seconds from each report's making to its seat, of those since the last look."""
+        found, self._delays_s = self._delays_s, []
+        return found
+
+    async def _follow(self, name: SeatName) -> None:
+        for index in range(_ENDLESS):
+            report = await self._desk.next_report.remote(name, index)
+            self._delays_s.append((_now_ms() - report.at_ms) / 1000)
+
+
+def _order(name: SeatName) -> SeatOrder:
+    data = StudyData(tasks.get("cola"), Path("t"), {}, Path("k"), "f", 1, 1, 1, ())
+    return SeatOrder(name, BASE, "{}", {}, data)
+
+
+def _report(index: int) -> Report:
+    return Report(index, index, _ENDLESS, float(index), _ENDLESS, 0.5, True, False, METRICS, _now_ms())
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+# -- the measurement --------------------------------------------------------------------------------------------------
+
+
+def measured(size: Size) -> dict[str, Any]:
+    """Raises AssertionError where the places do not fill."""
+    desk = RemoteDesk()
+    seat_names = [SeatName("study", number) for number in range(size.places)]
+    seats_of: Any = ray.remote(num_cpus=0, max_concurrency=10_000)(Seats)
+    packs_of: Any = ray.remote(num_cpus=0, max_concurrency=4)(Packs)
+    seats = [seats_of.remote(desk, seat_names[n :: size.callers]) for n in range(size.callers)]
+    packs = [packs_of.remote(desk, size, range(size.packs)[n :: size.callers]) for n in range(size.callers)]
+    progress(f"{size.places} seats join")
+    processes = [*ray.get([each.begin.remote() for each in seats]), *ray.get([each.begin.remote() for each in packs])]
+    desk_process = next(
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "ray::Desk" in " ".join(process.cmdline()[:1])
+    )
+    deadline = time.monotonic() + 300
+    while (taken := sum(each.seated for each in ray.get([each.look.remote() for each in packs]))) < size.places:
+        assert time.monotonic() < deadline, f"{taken} of {size.places} seats have a place after 300 s"
+        time.sleep(0.5)  # between two looks
+    time.sleep(size.report_s)  # until reports come evenly
+    progress(f"measuring for {size.seconds:g} s")
+    callers = [psutil.Process(pid) for pid in processes]
+    ray.get([each.look.remote() for each in (*packs, *seats)])
+    began, before = time.monotonic(), [_cpu(desk_process), sum(map(_cpu, callers))]
+    time.sleep(size.seconds)
+    found = ray.get([each.look.remote() for each in packs])
+    delays = [delay for each in ray.get([each.look.remote() for each in seats]) for delay in each]
+    seconds, after = time.monotonic() - began, [_cpu(desk_process), sum(map(_cpu, callers))]
+    ray.get([each.end.remote() for each in packs])
+    visits = [took for each in found for took in each.visits_s]
+    return {
+        "visits_per_s": len(visits) / seconds,
+        "visits_wanted": size.packs / INTERVAL_S,
+        "reports_per_s": len(delays) / seconds,
+        "reports_wanted": size.places / size.report_s,
+        "visit_ms": _centiles(visits),
+        "report_ms": _centiles(delays),
+        "desk_cpu": (after[0] - before[0]) / seconds,
+        "callers_cpu": (after[1] - before[1]) / seconds,
+    }
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _centiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Milliseconds."""
+    hundredths = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {"median": 1000 * hundredths[49], "99%": 1000 * hundredths[98], "most": 1000 * max(seconds)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=str(__doc__).partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    for each in fields(Size):
+        parser.add_argument(f"--{each.name.replace('_', '-')}", type=type(each.default), default=each.default)
+    parser.add_argument("--name", default="desk_load", help="name of the JSON file in benchmarks/results")
+    options = parser.parse_args(arguments)
+    size = Size(**{each.name: getattr(options, each.name) for each in fields(Size)})
+    where = machine()
+    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        found = measured(size)
+    finally:
+        ray.shutdown()
+    print(told(size, found))
+    print(f"written: {save(options.name, {'machine': where, 'size': asdict(size), **found})}")
+
+
+def told(size: Size, found: dict[str, Any]) -> str:
+    rows = [
+        ["visits", f"{found['visits_per_s']:.0f} of {found['visits_wanted']:.0f}", *_shown(found["visit_ms"])],
+        ["reports", f"{found['reports_per_s']:.0f} of {found['reports_wanted']:.0f}", *_shown(found["report_ms"])],
+    ]
+    return "\n".join(
+        [
+            f"{size.places} seats in {size.packs} packs, each reporting every {size.report_s:g} s",
+            table(["what", "a second", "median, ms", "99 %, ms", "most, ms"], rows),
+            f"the desk took {found['desk_cpu']:.0%} of a core, all callers together {found['callers_cpu']:.0%}",
+        ]
+    )
+
+
+def _shown(centiles: dict[str, float]) -> list[str]:
+    return [f"{value:.1f}" for value in centiles.values()]
+
+
+if __name__ == "__main__":
+    main()
