@@ -15,8 +15,8 @@ SLACK_OF_SEVERAL = {"cpu": 1.65, "cuda": 1.1}
 """The same where a step takes several forwards, of different sizes."""
 LIBRARIES = {"cpu": 64 << 20, "cuda": 0}
 """What kernels take when they first run."""
-ROW_TENSORS = 6
-"""Values for each trained parameter: the engine's theta, m, v, g, and an update's two."""
+ROW_TENSORS = 4
+"""Values for each trained parameter: the engine's theta, m, v, g."""
 QUANTISED_ROW_TENSORS = 2
 """The same where AdamW's moments are in 8 bits, beside those: theta and g."""
 JOINING_TENSORS = {"cpu": (4, 2), "cuda": (0, 0)}

@@ -18,6 +18,8 @@ from tuners.engine.group import Group
 from tuners.engine.method import Segment
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+_BLOCK = {"cpu": 1 << 16, "cuda": 1 << 26}
+"""Values that an update computes at a time: on a CPU as many as stay in a core's cache between its operations."""
 _LEAST_QUANTISED = 4096
 """Values of the smallest weight whose moments may be in 8 bits, as in bitsandbytes."""
 
@@ -112,7 +114,8 @@ class Bank:
         self._theta, self._m, self._v, self._g = (
             join([getattr(row, name) for row in rows]) for name in ("theta", "m", "v", "g")
         )
-        self._scratch, self._root = torch.empty_like(self._m), torch.empty_like(self._m)
+        self._block = max(64, _BLOCK[self._m.device.type] // len(rows))
+        self._scratch, self._root = self._m.new_empty(2, len(rows), min(self._block, self._m.shape[1]))
         if len(rows) > 1:
             for index, row in enumerate(rows):
                 row.theta, row.m, row.v, row.g = self._theta[index], self._m[index], self._v[index], self._g[index]
@@ -139,15 +142,20 @@ class Bank:
             if update.weight_decay:
                 row.theta[: row.decayed].mul_(1 - update.learning_rate * update.weight_decay)
         pairs = list(zip(norms, updates, strict=True))
-        self._g.mul_(self._column(min(1.0, update.clip_norm / (norm + 1e-6)) for norm, update in pairs))
+        clips = self._column(min(1.0, update.clip_norm / (norm + 1e-6)) for norm, update in pairs)
+        roots = self._column((1 - _BETA2**row.step) ** 0.5 for row in self.rows)
+        rates = self._column(u.learning_rate / (1 - _BETA1**r.step) for r, u in zip(self.rows, updates, strict=True))
         quantised = self.rows[0].quantised
-        g_SR, theta_SR = self._g[:, quantised:], self._theta[:, quantised:]
-        self._m.lerp_(g_SR, 1 - _BETA1)
-        self._v.mul_(_BETA2).addcmul_(g_SR, g_SR, value=1 - _BETA2)
-        root = torch.sqrt(self._v, out=self._root)
-        root.div_(self._column((1 - _BETA2**row.step) ** 0.5 for row in self.rows)).add_(_EPSILON)
-        rates = (u.learning_rate / (1 - _BETA1**row.step) for row, u in zip(self.rows, updates, strict=True))
-        theta_SR.sub_(torch.div(self._m, root, out=self._scratch).mul_(self._column(rates)))
+        self._g[:, :quantised].mul_(clips)
+        pieces = (
+            x.split(self._block, 1) for x in (self._theta[:, quantised:], self._g[:, quantised:], self._m, self._v)
+        )
+        for theta, g, m, v in zip(*pieces, strict=True):
+            width = m.shape[1]
+            m.lerp_(g.mul_(clips), 1 - _BETA1)
+            v.mul_(_BETA2).addcmul_(g, g, value=1 - _BETA2)
+            root = torch.sqrt(v, out=self._root[:, :width]).div_(roots).add_(_EPSILON)
+            theta.sub_(torch.div(m, root, out=self._scratch[:, :width]).mul_(rates))
         for row, update in zip(self.rows, updates, strict=True):
             if row.eight_bits:
                 row.eight_bits.update(
