@@ -42,6 +42,11 @@ class Home:
         return self.root / "artifacts"
 
     @property
+    def cluster(self) -> Path:
+        """What `platform up` has made of this machine: see `tunery.here.layout`."""
+        return self.root / "cluster"
+
+    @property
     def tracking_uri(self) -> str:
         """MLflow's database (sqlite)."""
         return f"sqlite:///{self.root / 'mlflow.db'}"

@@ -39,6 +39,7 @@ look for one (AWS_SHARED_CREDENTIALS_FILE names a file).
 
 Every key of the target "local" may be left out: the profile "local", which needs no file, is the embedded state under
 TUNERY_HOME. The target "ray" needs `jobs` and a server as `tracking_uri`, which the cluster and this machine share.
+The profile "here" is written by `platform up`.
 """
 
 from __future__ import annotations
@@ -51,15 +52,17 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from storage.stores import Address, Place
 from tunery.errors import ProfileError
 from tunery.home import Home
+from tunery.profile_parts import S3, Secret, Strict, split
 
 LOCAL = "local"
+HERE = "here"
+"""The profile that `platform up` makes."""
 TOKEN = "RAY_AUTH_TOKEN"
 """The secret that the Jobs API asks for, under the name that Ray itself has for it."""
 
@@ -72,83 +75,7 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Target -> the keys it needs, and those that mean nothing to it."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class Secret(_Strict):
-    """Where a secret's value is found; the value itself is never kept."""
-
-    env: str | None = Field(None, min_length=1)
-    """Name of an environment variable."""
-    file: str | None = Field(None, min_length=1)
-    """Path of a file; one newline at its end is not part of the value."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_the_value(cls, given: object) -> object:
-        if isinstance(given, str):
-            raise ValueError('expected {env = "NAME"} or {file = "PATH"}: a secret itself does not stand in a profile')
-        return given
-
-    @model_validator(mode="after")
-    def _one(self) -> Secret:
-        if (self.env is None) == (self.file is None):
-            raise ValueError('expected {env = "NAME"} or {file = "PATH"}, one of the two')
-        return self
-
-    def resolve(self) -> str:
-        """The value, read now. ProfileError where it is not there; the message names the place and no value."""
-        if self.env is not None:
-            value = os.environ.get(self.env)
-            if not value:
-                raise ProfileError(f"the environment variable {self.env}, which the profile names, is not set")
-            return value
-        assert self.file is not None
-        path = Path(self.file).expanduser()
-        try:
-            value = path.read_text(encoding="utf-8").removesuffix("\n")
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ProfileError(
-                f"the file {path}, which the profile names for a secret, cannot be read: {reason}"
-            ) from None
-        if not value:
-            raise ProfileError(f"the file {path}, which the profile names for a secret, is empty")
-        return value
-
-
-class S3(_Strict):
-    """How an S3 store is reached; its key is among the secrets."""
-
-    endpoint: str | None = None
-    """URL of the server; None: Amazon's."""
-    region: str | None = Field(None, min_length=1)
-    ca: str | None = Field(None, min_length=1)
-    """File with the certificates of the authorities that are believed; None: the machine's."""
-    path_style: bool | None = None
-    """Whether the bucket stands in the path or in the host's name; None: in the path if there is an endpoint."""
-
-    @field_validator("endpoint")
-    @classmethod
-    def _is_a_server(cls, url: str | None) -> str | None:
-        if url is not None:
-            parts = _split(url)
-            bare = not (parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment)
-            if parts.scheme not in ("http", "https") or not parts.hostname or not bare:
-                raise ValueError("expected http:// or https://, a host and perhaps a port, and nothing else")
-        return url.rstrip("/") if url is not None else None
-
-    @model_validator(mode="after")
-    def _can_be(self) -> S3:
-        if self.path_style and self.endpoint is None:
-            raise ValueError(
-                "path_style: Amazon's own S3 takes the bucket in the host's name; it goes with an endpoint"
-            )
-        return self
-
-
-class Profile(_Strict):
+class Profile(Strict):
     """One profile, complete."""
 
     name: str
@@ -177,7 +104,7 @@ class Profile(_Strict):
     @field_validator("tracking_uri", "study_storage_url", "jobs")
     @classmethod
     def _no_password(cls, uri: str | None) -> str | None:
-        if uri is not None and _split(uri).password:
+        if uri is not None and split(uri).password:
             raise ValueError("it holds a password; name that under [profiles.<name>.secrets], such as PGPASSWORD")
         return uri
 
@@ -193,7 +120,7 @@ class Profile(_Strict):
     def _is_a_store(cls, text: str | None) -> str | None:
         if text is None or Path(text).expanduser().is_absolute():
             return text
-        parts = _split(text)
+        parts = split(text)
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError(
                 "expected a bucket and a prefix alone: its key belongs under [profiles.<name>.secrets], as "
@@ -260,12 +187,21 @@ def load_profile(name: str | None, home: Home) -> Profile:
     tables = _tables(text, file)
     profiles = tables.get("profiles", {})
     name = name or tables.get("default") or LOCAL
-    known = sorted({*profiles, LOCAL})
+    made = home.cluster / "profile.toml"
+    known = sorted({*profiles, LOCAL, *([HERE] if made.exists() else [])})
     if name not in known:
         close = get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ";"
-        raise ProfileError(f"{file}: no profile {name!r}{hint} known: {', '.join(known)}")
-    return _profile(name, profiles.get(name, {}), text, file, home)
+        maker = "; `platform up` makes it" if name == HERE else ""
+        raise ProfileError(f"{file}: no profile {name!r}{hint} known: {', '.join(known)}{maker}")
+    if name != HERE or not made.exists():
+        return _profile(name, profiles.get(name, {}), text, file, home)
+    if HERE in profiles:
+        raise ProfileError(
+            f"{_place(text, file, HERE)}: `platform up` has made another profile {HERE!r}, {made}: rename this one"
+        )
+    text = made.read_text(encoding="utf-8")
+    return _profile(name, _tables(text, made).get("profiles", {}).get(name, {}), text, made, home)
 
 
 def _tables(text: str, file: Path) -> dict[str, Any]:
@@ -324,17 +260,10 @@ def _check_keys(name: str, table: Mapping[str, Any], text: str, file: Path) -> N
         )
 
 
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        raise ValueError("expected a URL") from None
-
-
 def _problem(error: Mapping[str, Any]) -> str:
     path = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        tables: dict[object, type[_Strict]] = {"secrets": Secret, "s3": S3}
+        tables: dict[object, type[Strict]] = {"secrets": Secret, "s3": S3}
         of = tables.get(error["loc"][0], Profile) if len(error["loc"]) > 1 else Profile
         known = [field for field in of.model_fields if field != "name"]
         close = get_close_matches(str(error["loc"][-1]), known, n=1)

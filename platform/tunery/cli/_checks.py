@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import socket
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 from tunery.cli import extras
 from tunery.errors import MissingExtraError, ProfileError, TuneryError, UnreachableError
+from tunery.here.share import available_memory, usable_cpus
 from tunery.home import Home
 from tunery.profile import Profile
 
@@ -132,21 +132,6 @@ def memory() -> Check:
     return Check("free memory", not todo, _size(free), todo, required=False)
 
 
-def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes; None where the system does not tell."""
-    try:
-        lines = (proc / "meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
-    try:
-        limit = int((cgroup / "memory.max").read_text())
-        used = int((cgroup / "memory.current").read_text())
-    except (OSError, ValueError):  # no such limit ("max"), or no cgroup v2
-        return free
-    return min(free, max(0, limit - used))
-
-
 def shared_memory(folder: Path = Path("/dev/shm")) -> Check:
     """Ray keeps objects there, and is slow without."""
     if not folder.is_dir():
@@ -158,7 +143,7 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> Check:
 
 def cores() -> Check:
     """Cores that this process may use."""
-    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    number = usable_cpus()
     todo = "" if number > 1 else "it works, slowly: Ray and the training share one core"
     return Check("cores", not todo, str(number), todo, required=False)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import IO, Annotated, NoReturn
@@ -29,13 +29,6 @@ ORDER = 10
 START_S = 120.0
 """Time a server has to answer: it imports much, and lays out a new database."""
 END_S = 10.0
-ENVIRONMENT: Mapping[str, str] = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # Nothing of ours is a pickle, and what is not ours must not become code.
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    # Its own job workers (for judging traces) would be five more processes.
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
 
 
 def command(
@@ -80,6 +73,8 @@ def command(
 
 @contextmanager
 def _server(home: Home, uri: str, port: int) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    from tunery.here.mlflow import ENVIRONMENT
+
     home.root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", uri]

@@ -150,20 +150,26 @@ def _indented(text: str, style: str) -> list[RenderableType]:
 def next_steps(state: RunState, *, alias: str = "champion", profile: str | None = None) -> list[str]:
     """The commands that are worth a look now. `alias`: the one that the run's champions hold; `profile`: the one that
     was named."""
-    run = f"{state.run_id}{f' --profile {shlex.quote(profile)}' if profile else ''}"
+    place = f" --profile {shlex.quote(profile)}" if profile else ""
+    run = f"{state.run_id}{place}"
     match state.status:
         case "starting" | "running":
             return [f"platform status {run}", f"platform logs {run} --follow", f"platform stop {run}"]
         case "finished":
-            return [f"platform compare {run}", *_predict(state, alias), "platform ui", f"platform report {run}"]
+            return [
+                f"platform compare {run}",
+                *_predict(state, alias, place),
+                f"platform ui{place}",
+                f"platform report {run}",
+            ]
         case "failed":
             return [f"platform logs {run}", f"platform compare {run}", f"platform resume {run}"]
         case _:
             return [f"platform resume {run}", f"platform compare {run}", f"platform logs {run}"]
 
 
-def _predict(state: RunState, alias: str) -> list[str]:
-    """One command that asks a new model: a champion rather than another."""
+def _predict(state: RunState, alias: str, place: str) -> list[str]:
+    """One command that asks a new model: a champion rather than another. `place`: the option that names the profile."""
     made = [study for study in state.studies if study.model and study.model_version]
     if not made:
         return []
@@ -174,4 +180,4 @@ def _predict(state: RunState, alias: str) -> list[str]:
         for example in tasks.get(study.task).examples[:1]:
             text, second = example.text, example.text_pair
     pair = f" --text2 {shlex.quote(second)}" if second is not None else ""
-    return [f"platform predict {name} --text {shlex.quote(text)}{pair}"]
+    return [f"platform predict {name} --text {shlex.quote(text)}{pair}{place}"]

@@ -110,14 +110,3 @@ def test_no_port() -> None:
 
     assert not _checks.ports(refuse).ok
     assert _checks.ports().ok
-
-
-def test_a_containers_limit_counts(tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4096 kB\n")
-    assert _checks.available_memory(tmp_path, tmp_path) == 4096 * 1024
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    assert _checks.available_memory(tmp_path, tmp_path) == 4096 * 1024
-    (tmp_path / "memory.max").write_text("3000\n")
-    assert _checks.available_memory(tmp_path, tmp_path) == 1000
-    assert _checks.available_memory(tmp_path / "none", tmp_path) is None

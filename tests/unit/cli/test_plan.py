@@ -92,7 +92,7 @@ def memory_of(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
 def test_a_peak_stands_beside_what_this_machine_has(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunery.cli._checks.available_memory", lambda: 20 << 30)
+    monkeypatch.setattr("tunery.here.share.available_memory", lambda: 20 << 30)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     found = memory_of(capsys)
     assert (found["fits"], found["advice"]) == (True, [])
@@ -107,7 +107,7 @@ def test_a_peak_stands_beside_what_this_machine_has(
 def test_what_would_fit_is_told_where_a_plan_does_not(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunery.cli._checks.available_memory", lambda: 20 << 30)
+    monkeypatch.setattr("tunery.here.share.available_memory", lambda: 20 << 30)
     large = ["--set", "model.id=meta-llama/Llama-3.1-8B", "--set", "tuner.target_modules=[q_proj]"]
     found = memory_of(capsys, *large)
     assert found["fits"] is False

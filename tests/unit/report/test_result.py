@@ -76,6 +76,11 @@ def test_the_next_steps_of_a_finished_run_ask_a_champion() -> None:
     assert steps[2:] == ["platform ui", "platform report glue-0123abcd"]
 
 
+def test_the_next_steps_go_where_the_run_is() -> None:
+    steps = result.next_steps(state(LOST, WON, status="finished"), profile="here")
+    assert [step.endswith(" --profile here") for step in steps] == [True] * 4
+
+
 def test_without_a_champion_they_name_the_version_and_give_pairs_both_texts() -> None:
     step = result.next_steps(state(LOST, status="finished"))[1]
     assert step.startswith("platform predict glue-rte/1 --text ")
