@@ -64,6 +64,7 @@ def serving(tracking: Tracking) -> Iterator[Tracking]:
 class _Handler(BaseHTTPRequestHandler):
     state: Tracking
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer in two parts would wait 40 ms for the second
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class's own name)
         """Quiet."""

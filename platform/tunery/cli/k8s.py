@@ -47,10 +47,10 @@ def command(
     and says what has changed; applying again does no harm. doctor looks at the cluster: access, KubeRay, GPUs, queue,
     storage, secrets, MLflow; each line that is not well says what to do.
 
-    The profile's target is kubernetes. Exit codes: 0 done, 2 a mistake in the profile, or an object is refused, 4 others
-    have set a field otherwise, 6 a server does not answer, or something that a run needs is missing, 7 kubectl or the
-    part 'kubernetes' is not installed. With -o json: render {objects}, apply {applied: [{name, outcome}]}, doctor
-    {ok, checks: [{name, ok, required, detail, todo}]}.
+    The profile's target is kubernetes. Exit codes: 0 done, 2 a mistake in the profile, or an object is refused, 4
+    others have set a field otherwise, 6 a server does not answer, or something that a run needs is missing, 7 kubectl
+    or the part 'kubernetes' is not installed. With -o json: render {objects}, apply {applied: [{name, outcome}]},
+    doctor {ok, checks: [{name, ok, required, detail, todo}]}.
     """
     from tunery.profile import load_profile
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-import tunery
 from tunery.errors import MissingExtraError, ProfileError
 from tunery.kube import Image, Kubernetes
 
@@ -29,7 +28,7 @@ _MLFLOW_PORT = 5000
 
 def shipped() -> Path:
     """The folder deploy/k8s: beside the sources, or in the wheel."""
-    within = Path(tunery.__file__).parent
+    within = Path(__file__).parents[1]
     for folder in (within / "deploy" / "k8s", within.parents[1] / "deploy" / "k8s"):
         if (folder / "overlays").is_dir():
             return folder

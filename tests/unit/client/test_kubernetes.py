@@ -54,7 +54,7 @@ class Place:
     folder: Path
     slept: list[float]
 
-    def client(self, **kubernetes: object) -> Client:
+    def client(self, **kubernetes: Any) -> Client:
         self.configure(**kubernetes)
         return client_for(load_profile(None, self.home), self.home)
 
@@ -176,7 +176,12 @@ def test_a_job_that_is_being_deleted_makes_room_for_the_next(place: Place) -> No
     client.stop(RUN)
     assert "deletionTimestamp" in place.job()["metadata"]
     looked = f"GET /apis/ray.io/v1/namespaces/tunery/rayjobs/{RUN}"
-    releasing = threading.Thread(target=lambda: wait_for(lambda: looked in place.server.asked) or place.release())
+
+    def release() -> None:
+        wait_for(lambda: looked in place.server.asked)
+        place.release()
+
+    releasing = threading.Thread(target=release)
     releasing.start()
     parcel = Parcel(RUN, b"{}", __version__)
     assert jobs.submit(RUN, parcel)
