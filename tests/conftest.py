@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from tests import kubectl as kubectl_of
 from tests.object_store import OWNER, ObjectStore, started
 
 
@@ -22,3 +25,15 @@ def s3_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """The owner's key in the environment, where stores look for it."""
     for name, value in OWNER.environment.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def kubectl(request: pytest.FixtureRequest) -> Path:
+    """The machine's, or one that is fetched once and kept in pytest's cache."""
+    return kubectl_of.kubectl(request.config)
+
+
+@pytest.fixture
+def kubectl_on_path(kubectl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where commands look for it."""
+    monkeypatch.setenv("PATH", f"{kubectl.parent}{os.pathsep}{os.environ['PATH']}")

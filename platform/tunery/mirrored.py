@@ -1,7 +1,8 @@
 """Where in MLflow a run on a cluster is told of: the one server that the cluster and a laptop share.
 
     experiment `tunery-runs`, one MLflow run for each of ours, beside those of its studies and trials
-        tags       tunery.kind = sweep, tunery.run = its id, tunery.job = the job whose state lies there
+        tags       tunery.kind = sweep, tunery.run = its id, tunery.job = the job whose state lies there,
+                   tunery.stop = the job that is asked to stop, where nothing else reaches it
         artifacts  plan.json
                    state.json                          replaced while it changes
                    logs/driver.log/00000.log, 00001.log ...            a log in segments
@@ -17,6 +18,7 @@ EXPERIMENT = "tunery-runs"
 KIND, SWEEP = "tunery.kind", "sweep"
 RUN = "tunery.run"
 JOB = "tunery.job"
+STOP = "tunery.stop"
 PLAN = "plan.json"
 STATE = "state.json"
 DRIVER_LOG = "logs/driver.log"

@@ -37,9 +37,17 @@ look for one (AWS_SHARED_CREDENTIALS_FILE names a file).
     [profiles.cluster.secrets]
     RAY_AUTH_TOKEN = {file = "/run/secrets/ray"}
 
+    [profiles.kubernetes]
+    target = "kubernetes"                  # a RayJob for each run, through the API server
+    tracking_uri = "https://mlflow.example.org"
+
+    [profiles.kubernetes.kubernetes]       # see `tunery.kube`
+    context = "team"
+    image = "registry.example.org/tunery@sha256:..."
+
 Every key of the target "local" may be left out: the profile "local", which needs no file, is the embedded state under
-TUNERY_HOME. The target "ray" needs `jobs` and a server as `tracking_uri`, which the cluster and this machine share.
-The profile "here" is written by `platform up`.
+TUNERY_HOME. The target "ray" needs `jobs` and a server as `tracking_uri`, which the cluster and this machine share; the
+target "kubernetes" needs the latter alone. The profile "here" is written by `platform up`.
 """
 
 from __future__ import annotations
@@ -53,11 +61,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from storage.stores import Address, Place
 from tunery.errors import ProfileError
 from tunery.home import Home
+from tunery.kube import Kubernetes
 from tunery.profile_parts import S3, Secret, Strict, split
 
 LOCAL = "local"
@@ -67,10 +76,11 @@ TOKEN = "RAY_AUTH_TOKEN"
 """The secret that the Jobs API asks for, under the name that Ray itself has for it."""
 
 _HERE = ("ray", "cpus", "study_storage_url", "artifacts", "store", "s3")
-_THERE = ("jobs", "ca")
+_THERE = ("jobs", "ca", "kubernetes")
 _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "local": ((), _THERE),
-    "ray": (("jobs", "tracking_uri"), _HERE),
+    "ray": (("jobs", "tracking_uri"), (*_HERE, "kubernetes")),
+    "kubernetes": (("tracking_uri",), (*_HERE, "jobs")),
 }
 """Target -> the keys it needs, and those that mean nothing to it."""
 
@@ -98,6 +108,8 @@ class Profile(Strict):
     store: str | None = None
     """Where checkpoints are kept: s3://BUCKET[/PREFIX], or a folder that all nodes see; None: each run's own folder."""
     s3: S3 = S3()
+    kubernetes: Kubernetes = Kubernetes()
+    """Where the target `kubernetes` sends plans, and what is deployed there."""
     secrets: Mapping[str, Secret] = Field(default_factory=dict)
     """Environment variable -> where its value is found."""
 
@@ -248,6 +260,8 @@ def _check_keys(name: str, table: Mapping[str, Any], text: str, file: Path) -> N
     for key in foreign:
         if key in table:
             why = "the cluster's own profile says it" if key in _HERE else "it is for a cluster that plans are sent to"
+            why = "it is for the target 'ray'" if key == "jobs" and target != LOCAL else why
+            why = "it is for the target 'kubernetes'" if key == "kubernetes" else why
             raise ProfileError(f"{_place(text, file, name, key)}: {key}: means nothing to target {target!r}: {why}")
     place = _place(text, file, name)
     if missing := [key for key in needed if key not in table]:
@@ -263,7 +277,7 @@ def _check_keys(name: str, table: Mapping[str, Any], text: str, file: Path) -> N
 def _problem(error: Mapping[str, Any]) -> str:
     path = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        tables: dict[object, type[Strict]] = {"secrets": Secret, "s3": S3}
+        tables: dict[object, type[BaseModel]] = {"secrets": Secret, "s3": S3, "kubernetes": Kubernetes}
         of = tables.get(error["loc"][0], Profile) if len(error["loc"]) > 1 else Profile
         known = [field for field in of.model_fields if field != "name"]
         close = get_close_matches(str(error["loc"][-1]), known, n=1)

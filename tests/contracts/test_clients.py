@@ -21,6 +21,10 @@ OPERATIONS = [name for name, _ in inspect.getmembers(Client, inspect.isfunction)
 
 PROFILES = {
     "local": "",
+    "kubernetes": (
+        'target = "kubernetes"\ntracking_uri = "http://127.0.0.1:9"\n'
+        '[profiles.here.kubernetes]\nkubeconfig = "/no/such/file"\n'
+    ),
     "ray": 'target = "ray"\njobs = "http://127.0.0.1:9"\ntracking_uri = "http://127.0.0.1:9"\n',
 }
 """What a profile says for each target. Port 9 (discard) of this machine: nobody listens there."""
@@ -37,6 +41,7 @@ def connected(
     return client.client_for(load_profile("here", home), home), home
 
 
+@pytest.mark.usefixtures("kubectl_on_path")
 @pytest.mark.parametrize("connected", client.names(), indirect=True)
 def test_what_would_be_sent_is_told_without_contacting_or_writing_anything(
     connected: tuple[client.Client, Home],
@@ -75,5 +80,5 @@ def test_local_is_a_target_and_helpers_are_none() -> None:
 def test_an_unknown_target_is_a_mistake_in_the_profile(tmp_path: Path) -> None:
     home = Home(tmp_path)
     profile = load_profile("local", home).model_copy(update={"target": "moon"})
-    with pytest.raises(ProfileError, match="unknown target 'moon' in the profile; known: local"):
+    with pytest.raises(ProfileError, match="unknown target 'moon' in the profile; known: kubernetes, local, ray"):
         client.client_for(profile, home)

@@ -82,7 +82,8 @@ def test_the_build_sees_what_the_wheel_is_made_of_and_no_more() -> None:
     assert lines[1] == "*"
     let_in = {line[1:] for line in lines if line.startswith("!")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wheel = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    target = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wheel = {*target["packages"], *target["force-include"]}
     assert let_in == wheel | {"pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
     assert all((ROOT / name).exists() for name in let_in)
 

@@ -29,11 +29,15 @@ def command(profile: ProfileOption = None, output: OutputOption = Format.TABLE) 
     from tunery.profile import load_profile
 
     home = Home.from_environment()
-    checks = list(all_checks(home, load_profile(profile, home)))
+    report(list(all_checks(home, load_profile(profile, home))), output, well="all a run needs is here")
+
+
+def report(checks: list[Check], output: Format, *, well: str) -> None:
+    """Show the checks; typer.Exit with the worst exit code where something is missing that a run needs."""
     failed = [check for check in checks if check.required and not check.ok]
     fields = ("name", "ok", "required", "detail", "todo")
     shown = [{field: getattr(check, field) for field in fields} for check in checks]
-    summary = Text("all a run needs is here", "green")
+    summary = Text(well, "green")
     if failed:
         summary = Text(f"a run needs: {', '.join(check.name for check in failed)}", "red")
     emit(output, {"ok": not failed, "checks": shown}, _table(checks), Text(), summary)

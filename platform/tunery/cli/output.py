@@ -43,6 +43,7 @@ class Panel(StrEnum):
     RUNS = "Runs"
     MODELS = "Models"
     MACHINE = "This machine"
+    KUBERNETES = "Kubernetes"
 
 
 def stdout() -> Console:

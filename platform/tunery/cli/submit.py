@@ -120,6 +120,12 @@ def _show(preview: Preview, plan: Plan, place: Profile, output: Format) -> None:
         "content": dict(preview.content),
         "plan": plan,
     }
+    if preview.manifest and output is Format.TABLE:
+        from tunery.k8s.render import to_yaml
+
+        note(f"{preview.to}\n{plan.run_id}: {count(len(plan.studies), 'study')}, {count(plan.trials, 'trial')}")
+        print(to_yaml([dict(preview.content)]), end="")  # as it is, for kubectl to read
+        return
     shown = table("what", "value")
     for name, value in {
         "run": f"{plan.run_id}: {count(len(plan.studies), 'study')}, {count(plan.trials, 'trial')}",

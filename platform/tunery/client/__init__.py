@@ -48,6 +48,8 @@ class Preview:
     """The command and its environment, or the request's body; JSON."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the request, beside those that every request has."""
+    manifest: bool = False
+    """The content is an object for Kubernetes, to be shown as kubectl takes it."""
 
 
 class Client(Protocol):

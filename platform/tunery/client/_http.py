@@ -12,12 +12,9 @@ from typing import Any
 import httpx
 
 from tunery.errors import ProfileError, UnreachableError
+from tunery.patience import FIRST_WAITS_S, WAITS_S
 from tunery.profile import Profile
 
-FIRST_WAITS_S = (0.5, 1.0, 2.0)
-"""Before the server has answered once: a wrong address is told within seconds."""
-WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""From its first answer on."""
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 _AWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tunery.client import Preview
+from tunery.client import STOP_GRACE_S, Preview
 from tunery.parcel import Parcel
+
+# -P: the folder that a cluster's processes happen to be in is no place to import from.
+ENTRYPOINT = "exec python -P -m tunery.cluster.job"
+ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_GRACE_S:.0f}"}
+"""Of the job. Without it Ray would end a run's processes 3 s after it was asked to stop, its checkpoints unwritten."""
+ERROR = "error: "
+"""What begins the line in a job's log that says why it has failed."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +56,13 @@ class Jobs(Protocol):
 
     def output(self, job: Job) -> str:
         """What it has printed so far."""
+
+
+def why_of(message: str, code: int | None = None) -> str:
+    """What a failed job of Ray's says of itself: its own error, or the last words of its log."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    own = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    if own:
+        return own[-1]
+    ended = f"the job has ended with exit code {code}" if code is not None else "the job has failed"
+    return f"{ended}: {lines[-1].strip()}" if lines else ended

@@ -87,7 +87,9 @@ class RemoteClient:
 
     def _again(self, run: str, parcel: Parcel) -> JobHandle:
         """A further job of a run: ids are never used twice, because Ray takes the end of the one for the other's."""
-        taken = {job.id for job in self._jobs.all()}
+        entry = self._tracked.entry(run)
+        # A cluster may forget its jobs; the server knows the last one that has told something.
+        taken = {job.id for job in self._jobs.all()} | ({entry.job} if entry is not None else set())
         count = 0
         while (job := f"{run}-again-{count}" if count else run) in taken:
             count += 1
@@ -185,6 +187,8 @@ class RemoteClient:
                 )
             time.sleep(POLL_S)
             job = self._job(run)
+            if job is None and self._tracked.entry(run) is None:  # it had not begun, and has gone without a trace
+                return state.model_copy(update={"status": "stopped"})
             state = self.state(run)
         return state
 

@@ -114,6 +114,11 @@ class Tracked:
             raise self._server.fail(answer, f"give {path} of run {entry.run}")
         return answer.content
 
+    def ask_to_stop(self, entry: Entry) -> None:
+        """The job whose state this is; it looks as often as it tells."""
+        body = {"run_id": entry.id, "key": mirrored.STOP, "value": entry.job}
+        self._server.ask_json("POST", "/api/2.0/mlflow/runs/set-tag", f"ask run {entry.run} to stop", json=body)
+
     def lines(self, entry: Entry, log: str, goes_on: Callable[[], bool]) -> Iterator[str]:
         """The lines of a log, without their ends, and those that come while `goes_on` holds."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

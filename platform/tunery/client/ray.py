@@ -12,9 +12,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tunery.client import STOP_GRACE_S, Preview
+from tunery.client import Preview
 from tunery.client._http import Server, tls
-from tunery.client._jobs import Job
+from tunery.client._jobs import ENTRYPOINT, ENVIRONMENT, Job, why_of
 from tunery.client._remote import RemoteClient
 from tunery.client._tracked import Tracked
 from tunery.errors import ProfileError, UnreachableError
@@ -27,13 +27,7 @@ if TYPE_CHECKING:
     from tunery.client._jobs import Jobs
     from tunery.profile import Profile
 
-# -P: the folder that a cluster's processes happen to be in is no place to import from.
-ENTRYPOINT = "exec python -P -m tunery.cluster.job"
-ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_GRACE_S:.0f}"}
-"""Of the job. Without it Ray would end a run's processes 3 s after it was asked to stop, its checkpoints unwritten."""
 _JOBS = "/api/jobs/"
-ERROR = "error: "
-"""What begins the line in a job's log that says why it has failed."""
 
 
 def connect(profile: Profile, home: Home) -> Client:
@@ -123,19 +117,9 @@ def _job(found: Mapping[str, Any], run: str) -> Job:
         waiting=status == "PENDING",
         stopped=status == "STOPPED",
         succeeded=status == "SUCCEEDED",
-        why=_why(found.get("message") or "", found.get("driver_exit_code")) if status == "FAILED" else "",
+        why=why_of(found.get("message") or "", found.get("driver_exit_code")) if status == "FAILED" else "",
         started_at=(found.get("start_time") or 0) / 1000,
     )
-
-
-def _why(message: str, code: int | None) -> str:
-    """What a failed job says of itself: its own error, or the last words of its log."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    own = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
-    if own:
-        return own[-1]
-    ended = f"the job has ended with exit code {code}" if code is not None else "the job has failed"
-    return f"{ended}: {lines[-1].strip()}" if lines else ended
 
 
 def _rights(profile: Profile, *, there: bool) -> str:

@@ -24,8 +24,8 @@ from pydantic import ValidationError
 
 from storage.errors import StorageError
 from tunery import __version__
+from tunery.client._jobs import ERROR
 from tunery.client.local import DRIVER, LocalClient
-from tunery.client.ray import ERROR
 from tunery.cluster.mirror import Mirror
 from tunery.errors import InputError, ProfileError, TuneryError
 from tunery.home import Home
@@ -82,8 +82,8 @@ class Job:
         log.info("run %s, %s, in %s", handle.run_id, handle.outcome, folder.root)
         mirror = Mirror(folder, profile.tracking_uri, job=self._id)
         while folder.driven():
-            if self._stop and not folder.stop_file.exists():
-                log.warning("asked to stop by signal %d", self._stop)
+            if (self._stop or mirror.asked_to_stop) and not folder.stop_file.exists():
+                log.warning("asked to stop by %s", f"signal {self._stop}" if self._stop else "a tag in MLflow")
                 folder.stop_file.touch()
             self._print(folder.driver_log)
             mirror.turn()

@@ -49,6 +49,8 @@ class Mirror:
         self._next = 0.0
         self._wait_s = INTERVAL_S
         self._problem = ""
+        self.asked_to_stop = False
+        """Somebody has asked for it on the server."""
 
     def turn(self) -> None:
         """Tell what has changed, if it is time to."""
@@ -91,6 +93,8 @@ class Mirror:
             self._bring_state(client, state.model_dump_json(indent=1).encode())
         for file in sorted((self._folder.root / "logs").glob("**/*.log")):
             self._bring_log(client, file)
+        if not final:
+            self.asked_to_stop |= client.get_run(self._run).data.tags.get(mirrored.STOP) == self._job
         if final:
             self._bring_state(client, state.model_dump_json(indent=1).encode())
             client.set_terminated(self._run, _STATUSES.get(state.status, "FAILED"))

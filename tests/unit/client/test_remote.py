@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tunery.client._jobs import Job
+from tunery.client._jobs import Job, why_of
 from tunery.client._remote import judged
-from tunery.client.ray import _why
 from tunery.runs import RunState
 
 RUN = "glue-01234567"
@@ -64,4 +63,4 @@ def test_how_a_run_stands(told: str, told_by: str, job: Job | None, status: str,
     ],
 )
 def test_why_a_job_has_failed(message: str, code: int | None, why: str) -> None:
-    assert _why(message, code) == why
+    assert why_of(message, code) == why
