@@ -168,7 +168,7 @@ def test_eight_bits_are_foreseen_and_advised(base_of: Any, seat: Any) -> None:
     assert plain.need is not None
     assert quantised.need is not None
     assert plain.need.seat_8bit == quantised.need.seat == quantised.need.seat_8bit
-    assert quantised.need.seat < 0.6 * plain.need.seat
+    assert quantised.need.seat < 0.65 * plain.need.seat
     tight = replace(plain.need, recomputed=None)
     limit = tight.least - (tight.seat - (tight.seat_8bit or 0)) // 2
     assert "train.optimizer: adamw_8bit" in [change.what for change in advice(tight, limit)]

