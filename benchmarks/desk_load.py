@@ -178,8 +178,10 @@ def measured(size: Size) -> dict[str, Any]:
     """Raises AssertionError where the places do not fill."""
     desk = RemoteDesk()
     seat_names = [SeatName("study", number) for number in range(size.places)]
-    seats_of: Any = ray.remote(num_cpus=0, max_concurrency=10_000)(Seats)
-    packs_of: Any = ray.remote(num_cpus=0, max_concurrency=4)(Packs)
+    seats_of: Any = ray.remote(Seats)
+    packs_of: Any = ray.remote(Packs)
+    seats_of = seats_of.options(num_cpus=0, max_concurrency=10_000)
+    packs_of = packs_of.options(num_cpus=0, max_concurrency=4)
     seats = [seats_of.remote(desk, seat_names[n :: size.callers]) for n in range(size.callers)]
     packs = [packs_of.remote(desk, size, range(size.packs)[n :: size.callers]) for n in range(size.callers)]
     progress(f"{size.places} seats join")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tracking
 from benchmarks.tracking import Size, measured, told
+from tunery.cluster.tracking import Tracker
 
 
 def test_what_was_reported_is_there(tmp_path: Path) -> None:
@@ -18,6 +18,6 @@ def test_what_was_reported_is_there(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_missing_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking.Tracker, "metrics", lambda *_, **__: None)
+    monkeypatch.setattr(Tracker, "metrics", lambda *_, **__: None)
     with pytest.raises(AssertionError, match="trial 0, mcc: 0 of"):
         measured(Size(100.0, 0.2, 2), tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
