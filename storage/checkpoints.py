@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from storage.content import Content, pieces, size
 from storage.errors import ChecksumError, StorageError, StoreUnreachableError
 from storage.stores import MANIFEST, Place, Store, open_store
-from storage.stores._content import Content, pieces, size
 
 _NAME = re.compile(r"(?P<save>\d+)-step(?P<step>\d+)(-[0-9a-f]+)?")
 """A place may have added something that sets two apart which were saved at once."""

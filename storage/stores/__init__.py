@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
 
+from storage.content import Content
 from storage.errors import StorageError
-from storage.stores._content import Content
 
 MANIFEST = "manifest.json"
 """The file that is written last: where files cannot be renamed, a folder is there when this one is."""

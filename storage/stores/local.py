@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from storage.content import Content, pieces
 from storage.stores import MANIFEST, Place
-from storage.stores._content import Content, pieces
 
 if TYPE_CHECKING:
     from storage.stores import Store

@@ -29,9 +29,9 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
+from storage.content import Content, pieces
 from storage.errors import StorageError, StoreRefusedError, StoreUnreachableError
 from storage.stores import MANIFEST, Address, Place
-from storage.stores._content import Content, pieces
 from storage.stores._s3_errors import Refusal, refusal
 
 if TYPE_CHECKING:

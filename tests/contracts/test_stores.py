@@ -111,7 +111,7 @@ def test_what_was_saved_is_read_back(kept: Kept) -> None:
 
 def test_what_is_larger_than_a_piece_is_whole(kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     content = os.urandom(23 << 20)
-    monkeypatch.setattr("storage.stores._content.PIECE", 9 << 20)
+    monkeypatch.setattr("storage.content.PIECE", 9 << 20)
     (tmp_path / "large").write_bytes(content)
     store = kept.store()
     store.save(1, {"seat": content, "file": tmp_path / "large"}, metrics={}, best=False)

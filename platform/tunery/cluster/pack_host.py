@@ -13,11 +13,8 @@ from __future__ import annotations
 import functools
 import os
 import resource
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +63,7 @@ from tunery.cluster.messages import (
 )
 from tunery.cluster.orders import PackOrder
 from tunery.cluster.reports import Counted, write_reports
+from tunery.cluster.staging import staged
 from tunery.cluster.visits import Visits
 from tunery.plan import TrialConfig
 from tunery.runs import COUNTED, OF, REPORTS, SEAT_STATE, RunFolder
@@ -358,7 +356,7 @@ class _Host:
             OF: seat.origin.to_bytes(),
         }
         scores = seat.reports[-1].metrics if seat.reports else {}
-        with _staged(seat.log) as folder:
+        with staged(seat.log) as folder:
             self.pack.save_state(name, folder / SEAT_STATE)
             if best:
                 self.pack.export(name, folder)
@@ -370,19 +368,6 @@ class _Host:
         seat.log.parent.mkdir(parents=True, exist_ok=True)
         with seat.log.open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
-
-
-@contextmanager
-def _staged(log: Path) -> Iterator[Path]:
-    """A folder for the large files of a checkpoint: with every weight trained, a copy of them in memory would be
-    several times the base. It is beside the trial's log, since a system's own temporary files may be kept in memory.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    begins = f".{log.stem}-"
-    for leftover in log.parent.glob(f"{begins}*"):  # of a pack that was killed: a trial is in one pack at a time
-        shutil.rmtree(leftover, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=begins, dir=log.parent) as folder:
-        yield Path(folder)
 
 
 @functools.cache
