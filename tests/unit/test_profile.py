@@ -8,7 +8,8 @@ import pytest
 from storage.stores import Address
 from tunery.errors import ProfileError
 from tunery.home import Home
-from tunery.profile import Secret, config_file, load_profile
+from tunery.profile import config_file, load_profile
+from tunery.profile_parts import Secret
 
 TEAM = """\
 default = "team"
