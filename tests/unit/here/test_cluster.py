@@ -1,4 +1,4 @@
-"""What `up`, `down` and `ps` do, with small servers in the place of the large ones; tests/ray/test_cluster.py has those."""
+"""What `up`, `down` and `ps` do, with small servers in place of the large ones that tests/ray/test_cluster.py has."""
 
 from __future__ import annotations
 
