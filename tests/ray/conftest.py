@@ -28,13 +28,13 @@ from tunery.spec import parse_spec
 LIMIT_S = 900.0
 
 
-def eventually(condition: Callable[[], object], what: str, *, limit_s: float = LIMIT_S) -> Any:
+def eventually(condition: Callable[[], object], what: str, *, limit_s: float = LIMIT_S, every_s: float = 0.05) -> Any:
     """The first true value of a condition; fails, saying what was awaited, when it does not come."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         if value := condition():
             return value
-        time.sleep(0.05)  # between two looks at the condition
+        time.sleep(every_s)  # between two looks at the condition
     pytest.fail(f"{what}: not within {limit_s:.0f} s")
 
 

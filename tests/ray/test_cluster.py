@@ -285,11 +285,11 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops_and_goes_on(
         here.look_around()
         return any(t.objective is not None for s in mine.state(run_id).studies for t in s.trials)
 
-    eventually(reported, "a result")
+    eventually(reported, "a result", limit_s=240, every_s=1.0)
     assert document(capsys, "status", "fruits")["status"] == "running"
     follower = iter(mine.log(run_id, follow=True))
     first = next(follower)
-    eventually(lambda: log_of(mine, run_id), "a trial's log while it trains")
+    eventually(lambda: log_of(mine, run_id), "a trial's log while it trains", limit_s=60, every_s=1.0)
     assert run(["submit", str(spec), "--set", "tuner.rank=8"]) == 4
     assert "tuner.rank: 4 -> 8" in capsys.readouterr().err
 

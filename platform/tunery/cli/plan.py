@@ -60,12 +60,12 @@ def command(
 
 def _forecast(plan: Plan, profile: Profile) -> Forecast | None:
     """Of the packs as this machine would get them; what a cluster or a device has is not known before it is asked."""
-    from tunery.cluster.placement import Room, base_key, by_base, place_plan
+    from tunery.cluster.placement import Node, Room, base_key, by_base, place_plan
     from tunery.forecast import forecast
     from tunery.here.share import available_memory
 
     free = None if profile.ray or plan.spec.resources.gpus_per_worker else available_memory()
-    room = Room(cpus=profile.cpus or os.cpu_count() or 1, gpus=0, memory=int(RAY_SHARE * (free or 0)))
+    room = Room((Node(cpus=profile.cpus or os.cpu_count() or 1),), memory=int(RAY_SHARE * (free or 0)))
     placement = place_plan(plan, room)
     return forecast(
         plan,

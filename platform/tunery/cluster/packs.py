@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
@@ -20,7 +19,9 @@ from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError, Wo
 
 from storage.errors import HubUnreachableError, RegistryUnreachableError, StorageError, StoreUnreachableError
 from tuners.errors import TunerError
+from tunery.cluster.nodes import nodes
 from tunery.cluster.orders import PackOrder, Resources
+from tunery.cluster.placement import workers_on
 from tunery.cluster.retry import Cause, Failure, GiveUp, decide
 from tunery.cluster.shortage import explained
 
@@ -109,24 +110,13 @@ def _process_group(resources: Resources) -> BackendConfig | None:
 def _there(pack: str, wanted: Resources) -> Resources:
     """What a pack that starts again may count on: fewer workers where its cluster has lost nodes for good."""
     deadline = time.monotonic() + NODE_LIMIT_S
-    while (workers := workers_on(_nodes(), wanted)) < wanted.workers and time.monotonic() < deadline:
+    while (workers := workers_on(nodes(), wanted)) < wanted.workers and time.monotonic() < deadline:
         time.sleep(1.0)  # Ray tells nobody when a node joins
-    if workers == wanted.workers:
+    if workers >= wanted.workers:
         return wanted
     log.warning("pack %s: the cluster has room for %d of its %d workers", pack, workers, wanted.workers)
     # With room for none Ray waits until there is some.
     return replace(wanted, workers=max(1, workers))
-
-
-def _nodes() -> list[Mapping[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def workers_on(nodes: Sequence[Mapping[str, float]], wanted: Resources) -> int:
-    """As many of a pack's workers as nodes with these resources can hold, if nothing else is there."""
-    needs = {"CPU": wanted.cpus_per_worker, "GPU": wanted.gpus_per_worker}
-    rooms = (min(int(node.get(name, 0.0) / need + 1e-6) for name, need in needs.items() if need > 0) for node in nodes)
-    return min(wanted.workers, sum(rooms))
 
 
 def classify(error: TrainingFailedError) -> tuple[Cause, str]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunery.plan import Plan, Study
 from tunery.spec import Resources as Wanted
 
-SEATS_CPUS = 0.5
-"""Left by the packs: a seat asks Ray for a thousandth of a CPU, and would wait for ever where there is none."""
 PROCESS_BYTES = 1 << 30
 """What a pack's process takes beside its base and seats: libraries, compiled kernels, activations."""
 MEMORY_SHARE = 0.5
@@ -18,13 +16,35 @@ MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
+class Node:
+    """What one machine has to give."""
+
+    cpus: float
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
 class Room:
     """What a cluster has."""
 
-    cpus: int
-    gpus: int
+    nodes: tuple[Node, ...]
     memory: int
     """Bytes."""
+
+    @property
+    def cpus(self) -> int:
+        """Of all nodes."""
+        return int(sum(node.cpus for node in self.nodes))
+
+    @property
+    def largest(self) -> int:
+        """CPUs of the node with most of them."""
+        return int(max((node.cpus for node in self.nodes), default=0))
+
+    @property
+    def gpus(self) -> int:
+        """Of all nodes."""
+        return int(sum(node.gpus for node in self.nodes))
 
 
 @dataclass(frozen=True)
@@ -102,14 +122,42 @@ def place(wanted: Wanted, room: Room, *, bases: Mapping[str, int | None], trials
         packs=packs,
         # Few trials are dealt out evenly: the first pack that comes by would take them all.
         capacity=min(wanted.seats, math.ceil(trials / packs)),
-        threads=max(1, room.cpus // (workers * len(bases))),
-        memory={base: room.memory * share // whole for base, share in shares.items()},
-        share=Resources(
-            wanted.workers,
-            min(wanted.cpus_per_worker, (room.cpus - SEATS_CPUS) / (workers * len(bases))),
-            wanted.gpus_per_worker,
+        threads=max(
+            1, int(min(room.cpus // (workers * len(bases)), max((node.cpus for node in room.nodes), default=1)))
         ),
+        memory={base: room.memory * share // whole for base, share in shares.items()},
+        share=_share(wanted, room, workers * len(bases)),
     )
+
+
+def workers_on(nodes: Sequence[Node], wanted: Resources) -> int:
+    """As many workers as nodes can hold, if nothing else is there."""
+    return sum(
+        min(int(has / need + 1e-6) for has, need in _needed(node, wanted.cpus_per_worker, wanted.gpus_per_worker))
+        for node in nodes
+    )
+
+
+def _needed(node: Node, cpus: float, gpus: float) -> list[tuple[float, float]]:
+    """Of each resource that a worker takes, what the node has and what the worker needs."""
+    return [(has, need) for has, need in ((node.cpus, cpus), (node.gpus, gpus)) if need > 0]
+
+
+def _share(wanted: Wanted, room: Room, workers: int) -> Resources:
+    """What each of so many workers reserves: what was asked for, or the most that lets all of them find a node.
+
+    Where no share does (a cluster whose nodes come when they are needed has none yet), what was asked for.
+    """
+    asked = Resources(wanted.workers, wanted.cpus_per_worker, wanted.gpus_per_worker)
+    shares = {float(wanted.cpus_per_worker)} | {
+        node.cpus / parts for node in room.nodes for parts in range(1, workers + 1)
+    }
+    for cpus in sorted((share for share in shares if 0 < share <= wanted.cpus_per_worker), reverse=True):
+        # Ray counts in ten-thousandths: shares that are rounded up would not all fit.
+        share = Resources(wanted.workers, math.floor(cpus * 1e4) / 1e4, wanted.gpus_per_worker)
+        if workers_on(room.nodes, share) >= workers:
+            return share
+    return asked
 
 
 def _needs(bases: Mapping[str, int | None]) -> dict[str, int]:

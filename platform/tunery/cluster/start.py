@@ -14,9 +14,10 @@ import psutil
 import ray
 
 from storage.fetching import offline
+from tunery.cluster.nodes import room
 from tunery.cluster.orders import PackOrder, Resources
-from tunery.cluster.placement import Room, by_base, place_plan
 from tunery.cluster.placement import base_key as base_key
+from tunery.cluster.placement import by_base, place_plan
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.errors import RunError
 from tunery.plan import Plan
@@ -104,7 +105,7 @@ def _children() -> set[psutil.Process]:
 
 def pack_orders(plan: Plan, run: RunFolder, desk: RemoteDesk, profile: Profile) -> list[tuple[PackOrder, Resources]]:
     """The packs of each base, as there is room for them on the Ray that was started or joined."""
-    bases, placement, wanted = by_base(plan), place_plan(plan, _room()), plan.spec.resources
+    bases, placement, wanted = by_base(plan), place_plan(plan, room()), plan.spec.resources
     places = [(base, studies[0]) for base, studies in bases.items() for _ in range(placement.packs)]
     return [
         (
@@ -133,8 +134,3 @@ def pack_orders(plan: Plan, run: RunFolder, desk: RemoteDesk, profile: Profile) 
         )
         for number, (base, study) in enumerate(places)
     ]
-
-
-def _room() -> Room:
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return Room(cpus=int(found.get("CPU", 1)), gpus=int(found.get("GPU", 0)), memory=int(found.get("memory", 0)))

@@ -24,6 +24,10 @@ from tunery.plan import Study
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 """Ray Tune gives these to its actors, in a text that Ray's own tables and logs hold in clear. A seat needs none."""
 
+_SEAT = {"CPU": 0.0, "memory": 1.0}
+"""What a trial reserves. Tune insists on something, and a share of a CPU would keep a pack off a node of which it takes
+all CPUs. It is one byte of memory, which every node has."""
+
 
 def run_study(order: StudyOrder) -> int:
     """Run what is left of the study; how many trials the ledger holds then. Raises what its data's preparation did."""
@@ -85,7 +89,7 @@ def _tune(
         desk.leave(SeatName(study.name, number), ending)
 
     tuner = tune.Tuner(
-        tune.with_resources(Seat, {"CPU": 0.001}),
+        tune.with_resources(Seat, _SEAT),
         param_space={"study": study, "base": order.base, "data": data, "desk": desk},
         tune_config=tune.TuneConfig(
             metric=METRIC,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -19,35 +18,17 @@ from storage.errors import (
 from tuners.errors import TunerError
 from tunery.cluster import packs
 from tunery.cluster.orders import Resources
-from tunery.cluster.packs import classify, workers_on
+from tunery.cluster.packs import classify
+from tunery.cluster.placement import Node
 from tunery.cluster.retry import Cause
 
 CPU = Resources(workers=3, cpus_per_worker=0.75, gpus_per_worker=0)
-GPU = Resources(workers=4, cpus_per_worker=2, gpus_per_worker=1)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "nodes", "workers"),
-    [
-        (CPU, [{"CPU": 8.0}], 3),
-        (CPU, [{"CPU": 2.25}], 3),
-        (CPU, [{"CPU": 2.0}], 2),
-        (CPU, [{"CPU": 1.0}, {"CPU": 1.0}], 2),
-        (CPU, [{"memory": 1e9}], 0),
-        (GPU, [{"CPU": 64.0, "GPU": 2.0}, {"CPU": 64.0, "GPU": 2.0}], 4),
-        (GPU, [{"CPU": 64.0, "GPU": 2.0}, {"CPU": 64.0}], 2),
-        (GPU, [{"CPU": 3.0, "GPU": 8.0}], 1),
-        (GPU, [], 0),
-    ],
-)
-def test_as_many_workers_as_nodes_can_hold(wanted: Resources, nodes: list[Mapping[str, float]], workers: int) -> None:
-    assert workers_on(nodes, wanted) == workers
 
 
 def test_a_pack_starts_again_with_the_workers_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "NODE_LIMIT_S", 0.0)
-    for nodes, workers in (([{"CPU": 4.0}], 3), ([{"CPU": 1.6}], 2), ([], 1)):
-        monkeypatch.setattr(packs, "_nodes", lambda nodes=nodes: nodes)
+    for there, workers in (((Node(4.0),), 3), ((Node(1.6),), 2), ((), 1)):
+        monkeypatch.setattr(packs, "nodes", lambda there=there: there)
         assert packs._there("pack-0", CPU) == replace(CPU, workers=workers)
 
 

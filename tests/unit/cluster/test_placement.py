@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from tunery.cluster.placement import PROCESS_BYTES, Placement, Room, place
+from tunery.cluster.placement import PROCESS_BYTES, Node, Placement, Room, place, workers_on
+from tunery.cluster.placement import Resources as Reserved
 from tunery.spec import Resources
 
 GIB = 1 << 30
-LAPTOP = Room(cpus=8, gpus=0, memory=32 * GIB)
+LAPTOP = Room((Node(8),), memory=32 * GIB)
 SMALL = GIB - PROCESS_BYTES // 2
 
 
@@ -33,10 +34,10 @@ def placed(
         ({"pack_bytes": None}, 1, 8),
         ({"packs": 2}, 2, 4),
         ({"packs": 2, "pack_bytes": 40 * GIB}, 2, 4),
-        ({"room": Room(1, 0, GIB)}, 1, 1),
-        ({"room": Room(64, 8, GIB), "gpus_per_worker": 1}, 8, 8),
-        ({"room": Room(64, 8, GIB), "gpus_per_worker": 1, "workers": 4}, 2, 8),
-        ({"room": Room(64, 0, GIB), "gpus_per_worker": 1}, 1, 64),
+        ({"room": Room((Node(1),), GIB)}, 1, 1),
+        ({"room": Room((Node(64, 8),), GIB), "gpus_per_worker": 1}, 8, 8),
+        ({"room": Room((Node(64, 8),), GIB), "gpus_per_worker": 1, "workers": 4}, 2, 8),
+        ({"room": Room((Node(64),), GIB), "gpus_per_worker": 1}, 1, 64),
     ],
     ids=str,
 )
@@ -45,11 +46,57 @@ def test_packs_fill_the_cores_as_long_as_memory_and_trials_last(asked: Any, pack
     assert (found.packs, found.threads) == (packs, threads)
 
 
+TWO = (Node(1), Node(1))
+
+
+@pytest.mark.parametrize("nodes", [(Node(8),), TWO, (Node(3), Node(2)), (Node(1),) * 5], ids=str)
 @pytest.mark.parametrize("bases", [1, 2, 3])
 @pytest.mark.parametrize("packs", [1, 2, 7, "auto"])
-def test_what_is_reserved_leaves_room_for_the_seats(bases: int, packs: Any) -> None:
-    found: Placement = placed(bases=bases, packs=packs, cpus_per_worker=3)
-    assert bases * found.packs * found.share.workers * found.share.cpus_per_worker < LAPTOP.cpus
+def test_all_packs_find_a_node_at_once(nodes: tuple[Node, ...], bases: int, packs: Any) -> None:
+    found: Placement = placed(Room(nodes, 32 * GIB), bases=bases, packs=packs, cpus_per_worker=3)
+    assert workers_on(nodes, found.share) >= bases * found.packs * found.share.workers
+    assert found.threads <= max(node.cpus for node in nodes)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "share"),
+    [
+        ((Node(8),), {"packs": 2}, 1),
+        ((Node(2),), {"packs": 2}, 1),
+        ((Node(2),), {"packs": 3}, 0.6666),
+        (TWO, {"packs": 1, "cpus_per_worker": 2}, 1),
+        (TWO, {"packs": 3}, 0.5),
+        ((Node(3), Node(1)), {"packs": 2, "cpus_per_worker": 2}, 1.5),
+        ((Node(0), Node(4, 1)), {"packs": 1, "cpus_per_worker": 2, "gpus_per_worker": 1}, 2),
+        ((Node(0),), {"packs": 1, "cpus_per_worker": 2, "gpus_per_worker": 1}, 2),
+        ((), {"packs": 1, "cpus_per_worker": 2}, 2),
+    ],
+    ids=str,
+)
+def test_a_worker_reserves_what_was_asked_or_what_lets_all_find_a_node(nodes: Any, wanted: Any, share: float) -> None:
+    assert placed(Room(nodes, 32 * GIB), **wanted).share.cpus_per_worker == pytest.approx(share)
+
+
+CPU = Reserved(workers=3, cpus_per_worker=0.75, gpus_per_worker=0)
+GPU = Reserved(workers=4, cpus_per_worker=2, gpus_per_worker=1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "workers"),
+    [
+        (CPU, [Node(8)], 10),
+        (CPU, [Node(2.25)], 3),
+        (CPU, [Node(2)], 2),
+        (CPU, [Node(1), Node(1)], 2),
+        (CPU, [Node(0)], 0),
+        (GPU, [Node(64, 2), Node(64, 2)], 4),
+        (GPU, [Node(64, 2), Node(64)], 2),
+        (GPU, [Node(3, 8)], 1),
+        (GPU, [], 0),
+    ],
+)
+def test_workers_go_where_all_they_need_is(wanted: Reserved, nodes: list[Node], workers: int) -> None:
+    assert workers_on(nodes, wanted) == workers
 
 
 def test_few_trials_are_dealt_out_evenly() -> None:
@@ -63,7 +110,7 @@ def test_memory_is_shared_by_need() -> None:
     sizes = {"frozen": 2 * GIB - PROCESS_BYTES, "trained": 6 * GIB - PROCESS_BYTES}
     found = place(Resources(packs=2), LAPTOP, bases=sizes, trials=100)
     assert found.memory == {"frozen": 4 * GIB, "trained": 12 * GIB}
-    auto = place(Resources(), Room(cpus=64, gpus=0, memory=64 * GIB), bases=sizes, trials=100)
+    auto = place(Resources(), Room((Node(64),), memory=64 * GIB), bases=sizes, trials=100)
     assert auto.packs == 4, "what they take together is half of what there is"
 
 
