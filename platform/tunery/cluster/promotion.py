@@ -11,6 +11,7 @@ import ray
 from storage.checkpoints import CheckpointStore
 from storage.registry import Registry, Version
 from tunery.cluster.messages import SeatName, StudyData
+from tunery.cluster.nodes import on_this_node
 from tunery.cluster.recorder import Recorder
 from tunery.errors import RunError, UnreachableError
 from tunery.home import who
@@ -100,7 +101,8 @@ class Promoter:
         """The champion's score on the candidate's data."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = registry.download(champion, Path(scratch))
-            value: float = ray.get(measure.remote(folder, study))
+            # The folder is on this node alone.
+            value: float = ray.get(measure.options(scheduling_strategy=on_this_node()).remote(folder, study))
         return Score(candidate.objective, value, candidate.data_fingerprint)
 
     def _adapter(self, name: SeatName, data: StudyData, card: AdapterCard) -> Path:

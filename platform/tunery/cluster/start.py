@@ -14,6 +14,7 @@ import psutil
 import ray
 
 from storage.fetching import offline
+from tunery.cluster.at_hand import processes_of
 from tunery.cluster.nodes import room
 from tunery.cluster.orders import PackOrder, Resources
 from tunery.cluster.placement import base_key as base_key
@@ -44,7 +45,8 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
     logging.getLogger(_TOKENS).addFilter(lambda record: "authentication is enabled" not in record.getMessage())
     if profile.ray:
         # A joined cluster's processes do not inherit our environment.
-        _init(profile.ray, namespace, runtime_env={"env_vars": {"HF_HUB_OFFLINE": "1"}} if offline() else None)
+        variables = {"HF_HUB_OFFLINE": "1"} if offline() else {}
+        _init(profile.ray, namespace, runtime_env=processes_of(profile, variables))
     else:
         # Nobody takes this machine away; the watcher would be one more process to start.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
