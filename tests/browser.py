@@ -50,11 +50,10 @@ class Browser:
         """Go to a page. A name and a password in the URL are given to who asks for them."""
         self._chrome.get(url)
 
-    def press(self, text: str) -> None:
-        """Press what has that text."""
-        path = f"//*[normalize-space(text())={text!r}]"
-        WebDriverWait(self._chrome, LIMIT_S).until(lambda chrome: chrome.find_elements(By.XPATH, path))
-        self._chrome.find_elements(By.XPATH, path)[-1].click()
+    def close_all(self, label: str) -> None:
+        """Press every button that is called so to those who hear a page read, if there is any."""
+        for button in self._chrome.find_elements(By.CSS_SELECTOR, f"button[aria-label='{label}']"):
+            button.click()
 
     def shows(self, *texts: str) -> None:
         """Wait until the page shows all of them. AssertionError with what it shows instead."""
@@ -67,6 +66,16 @@ class Browser:
     def count(self, css: str) -> int:
         """Elements that a CSS selector finds."""
         return len(self._chrome.find_elements(By.CSS_SELECTOR, css))
+
+    def settle(self) -> None:
+        """Wait until the page's text is the same at two looks."""
+        seen = [""]
+
+        def same(_: object) -> bool:
+            seen.append(self.text)
+            return seen[-1] == seen[-2]
+
+        WebDriverWait(self._chrome, LIMIT_S, poll_frequency=2).until(same)
 
     @property
     def text(self) -> str:

@@ -24,9 +24,12 @@ import psutil
 import psycopg
 import pytest
 import yaml
+from mlflow import MlflowClient
 from pyarrow import fs
 
 from storage.stores import Address
+from tests.browser import Browser, installed
+from tests.mlflow_pages import look, study_of
 from tests.object_store import OWNER, ObjectStore
 from tests.ray.conftest import eventually, rows, small_spec
 from tunery import __version__
@@ -429,6 +432,18 @@ def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> No
         holders = [file for file in _files(here.home.root) if secret.encode() in file.read_bytes()]
         assert {file.parent for file in holders} <= {here.layout.secrets}, name
     assert {oct(file.stat().st_mode & 0o777) for file in here.layout.secrets.iterdir()} == {"0o600"}
+
+
+@pytest.mark.skipif(not installed(), reason="needs Debian's packages chromium and chromium-driver")
+def test_mlflows_pages_show_the_sweep_in_a_browser(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user, password = here.login
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    address = here.url("mlflow", "mlflow")
+    study = study_of(MlflowClient(address), "fruits", "fruits-cola")
+    assert len(study.trials) == 2
+    with Browser(tmp_path) as browser:
+        look(browser, address, here.login, study, None)
 
 
 @pytest.mark.usefixtures("laptop")
