@@ -66,7 +66,8 @@ SHORT_EPOCHS = 3
 LONG: dict[str, Any] = {
     "search__trials": 2,
     "search__sampler": {"name": "grid"},
-    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, 300]}},
+    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, 60]}},
+    "train__batch_size": 2,
 }
 """One trial ends soon, and the other is under way for as long as a test has things to do to it."""
 

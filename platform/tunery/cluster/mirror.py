@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 2.0
 """Between two times that the server is told something."""
 SHARE = 0.2
-"""Most of the time that goes into telling it: the state holds every trial."""
+"""Most of the time that goes into telling it, as long as news are no older than `_LONGEST_WAIT_S`: the state holds
+every trial."""
 _LONGEST_WAIT_S = 30.0
 _STATUSES: dict[RunStatus, str] = {
     "finished": "FINISHED",
@@ -58,7 +59,8 @@ class Mirror:
         if began < self._next:
             return
         if self._tried(final=False):
-            self._next = time.monotonic() + max(INTERVAL_S, (time.monotonic() - began) / SHARE)
+            took_s = time.monotonic() - began
+            self._next = time.monotonic() + max(INTERVAL_S, min(took_s / SHARE, _LONGEST_WAIT_S))
             self._wait_s = INTERVAL_S
         else:
             self._next = time.monotonic() + self._wait_s

@@ -34,3 +34,26 @@ def test_a_tag_asks_one_job_to_stop_and_no_other(tagged: str | None, heard: bool
     mirror.turn()
     assert mirror._problem == ""
     assert mirror.asked_to_stop is heard
+
+
+def test_news_that_took_long_to_tell_are_followed_by_others_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, asked = [0.0], []
+    monkeypatch.setattr("tunery.cluster.mirror.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Slow(Server):
+        def get_run(self, run: str) -> Any:
+            asked.append(clock[0])
+            clock[0] += 60.0
+            return super().get_run(run)
+
+    folder = RunFolder(tmp_path / "run-1")
+    write_whole(folder.plan_file, make_plan().model_dump_json().encode())
+    mirror = Mirror(folder, "http://mlflow", job="run-1")
+    mirror._client, mirror._run = Slow(), "0"  # type: ignore[assignment]
+    mirror.turn()
+    for _ in range(31):
+        clock[0] += 1.0
+        mirror.turn()
+    assert asked[:2] == [0.0, 90.0]
