@@ -23,9 +23,11 @@ ENVIRONMENT: Mapping[str, str] = {
 USER = "tunery"
 USER_FILE, PASSWORD_FILE, _SESSION_KEY = "mlflow-user", "mlflow-password", "mlflow-session-key"
 _TIMEOUT_S = 5.0
+# Without the cache each request pays for hashing its password: most of what a small request costs the server.
 _CONFIG = """\
 [mlflow]
 default_permission = NO_PERMISSIONS
+auth_cache_ttl_seconds = 60
 database_uri = {url}
 admin_username = {user}
 admin_password = {password}
