@@ -2,6 +2,7 @@
 
     python -m benchmarks.desk_load
     python -m benchmarks.desk_load --packs 8 --seats 32
+    RAY_ADDRESS=HOST:PORT python -m benchmarks.desk_load        # on a Ray of this machine's that is there already
 
 Real: Ray, the desk's actor, every call as it goes over Ray's wire, each pack's visits in a thread of their own, each
 seat awaiting its reports. Simulated: training, which is a pause. Packs visit every 0.1 s and at once when a seat has
@@ -186,11 +187,7 @@ def measured(size: Size) -> dict[str, Any]:
     packs = [packs_of.remote(desk, size, range(size.packs)[n :: size.callers]) for n in range(size.callers)]
     progress(f"{size.places} seats join")
     processes = [*ray.get([each.begin.remote() for each in seats]), *ray.get([each.begin.remote() for each in packs])]
-    desk_process = next(
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "ray::Desk" in " ".join(process.cmdline()[:1])
-    )
+    desk_process = psutil.Process(ray.get(desk._desk.__ray_call__.remote(_pid)))
     deadline = time.monotonic() + 300
     while (taken := sum(each.seated for each in ray.get([each.look.remote() for each in packs]))) < size.places:
         assert time.monotonic() < deadline, f"{taken} of {size.places} seats have a place after 300 s"
@@ -216,6 +213,10 @@ def measured(size: Size) -> dict[str, Any]:
         "desk_cpu": (after[0] - before[0]) / seconds,
         "callers_cpu": (after[1] - before[1]) / seconds,
     }
+
+
+def _pid(_: object) -> int:
+    return psutil.Process().pid
 
 
 def _cpu(process: psutil.Process) -> float:
