@@ -67,7 +67,7 @@ from storage.stores import Address, Place
 from tunery.errors import ProfileError
 from tunery.home import Home
 from tunery.kube import Kubernetes
-from tunery.profile_parts import S3, Secret, Strict, split
+from tunery.profile_parts import S3, Secret, Strict, split, store_address
 
 LOCAL = "local"
 HERE = "here"
@@ -130,17 +130,7 @@ class Profile(Strict):
     @field_validator("store")
     @classmethod
     def _is_a_store(cls, text: str | None) -> str | None:
-        if text is None or Path(text).expanduser().is_absolute():
-            return text
-        parts = split(text)
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError(
-                "expected a bucket and a prefix alone: its key belongs under [profiles.<name>.secrets], as "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the rest under [profiles.<name>.s3]"
-            )
-        if parts.scheme != "s3" or not parts.netloc or ":" in parts.netloc:
-            raise ValueError(f"expected s3://BUCKET[/PREFIX] or a folder's whole path, got {text!r}")
-        return text.rstrip("/")
+        return None if text is None else store_address(text)
 
     @model_validator(mode="after")
     def _settings_of_its_store(self) -> Profile:

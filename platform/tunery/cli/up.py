@@ -28,6 +28,15 @@ def command(
         int | None,
         typer.Option("--cpus", min=1, help="CPUs for all nodes together.", show_default="as before, or all"),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            help="Of artifacts and checkpoints: s3://BUCKET[/PREFIX], with its key and endpoint in AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL; or a folder.",
+            show_default="as before, or the cluster's folder",
+        ),
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Make this machine a small cluster: Ray with a token, MLflow with a login, Postgres where it is installed.
@@ -35,8 +44,8 @@ def command(
     Each part is waited for until it is well. What is up already is left alone; what has died since is started again,
     where it was. Plans go there with the profile `here`. `platform ps` shows it, `platform down` ends it.
 
-    Exit codes: 0 all is well, 4 it is up in another size or a port is taken, 6 a part does not come up, 7 a part of
-    tunery is not installed. With -o json: {started, database, parts}, the parts as `ps` has them.
+    Exit codes: 0 all is well, 4 it is up in another size, has another store or a port is taken, 6 a part does not come
+    up, 7 a part of tunery is not installed. With -o json: {started, database, parts}, the parts as `ps` has them.
     """
     extras.require("cluster", "servers")
     from random import Random
@@ -45,7 +54,7 @@ def command(
     from tunery.here.cluster import up
 
     home = Home.from_environment()
-    brought = up(home, note, workers=workers, cpus=cpus, random=Random())
+    brought = up(home, note, workers=workers, cpus=cpus, random=Random(), store=store)
     emit(
         output,
         {"started": brought.started, "database": brought.database, **document(brought.seen)},

@@ -26,7 +26,7 @@ from storage.fetching import Wanted
 from storage.fetching.fetch import Progress
 from tunery.cluster import draws
 from tunery.cluster.closing import write_report
-from tunery.cluster.jobs import pack_hosts, prepare_study, run_study
+from tunery.cluster.jobs import pack_hosts, prepare_study, start_study
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.messages import Known, StudyData
 from tunery.cluster.orders import PackOrder, Prepared, StudyOrder
@@ -143,7 +143,7 @@ class Driver:
             study = self._waiting.pop(0)
             preparing = prepare_study.remote(study, self.home.cache)
             self._preparing[preparing] = study
-            self._studying[run_study.remote(self._study_order(study, Prepared(preparing)))] = study
+            self._studying[start_study(self._study_order(study, Prepared(preparing)))] = study
         self._follow(wait_s=0.5)
         refs = [*self._preparing, *self._studying, *self._hosting]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from tunery.cluster.messages import StudyData
+from tunery.cluster.nodes import on_this_node
 from tunery.cluster.orders import PackOrder, Resources, StudyOrder
 from tunery.plan import Study
 
@@ -28,10 +29,16 @@ def run_study(order: StudyOrder) -> int:
     return studies.run_study(order)
 
 
+def start_study(order: StudyOrder) -> ray.ObjectRef[int]:
+    """Have it run beside the driver."""
+    started: ray.ObjectRef[int] = run_study.options(scheduling_strategy=on_this_node()).remote(order)
+    return started
+
+
 def pack_hosts(packs: int) -> Any:
     """The actor that watches over so many packs."""
     actor: Any = ray.remote(PackHosts)
-    return actor.options(num_cpus=0, max_concurrency=packs).remote()
+    return actor.options(num_cpus=0, max_concurrency=packs, scheduling_strategy=on_this_node()).remote()
 
 
 class PackHosts:

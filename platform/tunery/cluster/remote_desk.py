@@ -9,6 +9,7 @@ import ray
 
 from tunery.cluster.desk import Desk
 from tunery.cluster.messages import Ended, Ending, Event, Events, Orders, PackMessage, Report, SeatName, SeatOrder
+from tunery.cluster.nodes import on_this_node
 
 _MOST_WAITING = 10_000
 """Calls the actor holds at once: every waiting seat is one."""
@@ -20,8 +21,8 @@ class RemoteDesk:
     def __init__(self) -> None:
         # Ray's own types do not survive `options` on an actor of coroutines.
         actor: Any = ray.remote(Desk)
-        # On the driver's node and with it: a desk without its driver is of no use.
-        self._desk: Any = actor.options(num_cpus=0, max_concurrency=_MOST_WAITING).remote()
+        placed = {"num_cpus": 0, "scheduling_strategy": on_this_node()}
+        self._desk: Any = actor.options(max_concurrency=_MOST_WAITING, **placed).remote()
 
     def admit(self, study: str, *, base: str, limit: int) -> bool:
         admitted: bool = ray.get(self._desk.admit.remote(study, base=base, limit=limit))

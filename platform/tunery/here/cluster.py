@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tunery.here.part import Part, Say
 from tunery.here.parts import parts, write_profiles
 from tunery.here.processes import Remembered
 from tunery.here.shape import check_ports, new, shares_of, sized, with_ports
+from tunery.here.store import keep_key, wanted
 from tunery.home import Home
 from tunery.parcel import run_of
 
@@ -52,19 +54,25 @@ class Brought:
     database: str
 
 
-def up(home: Home, say: Say, *, workers: int | None, cpus: int | None, random: Random) -> Brought:
-    """Start all that is not well. `workers`: Ray nodes beside the head; None: as before, or none.
+def up(
+    home: Home, say: Say, *, workers: int | None, cpus: int | None, random: Random, store: str | None = None
+) -> Brought:
+    """Start all that is not well. `workers`: Ray nodes beside the head; None: as before, or none. `store`: of artifacts
+    and checkpoints; None: as before, or the cluster's folder.
 
     InputError for what cannot be; ConflictError where a cluster of another size is up, or a port is taken;
     UnreachableError for a part that does not come up: those that did stay, and `up` goes on from there.
     """
     if sys.platform != "linux":
         raise InputError(f"`platform up` needs Linux, and this is {sys.platform}: runs on this machine need no cluster")
+    asked = wanted(store, os.environ)
     layout = Layout.of(home)
     layout.make()
     with alone(layout):
         before = load(layout)
-        kept = sized(before, workers, cpus) or new(layout, workers, cpus)
+        kept = sized(before, workers, cpus, asked) or new(layout, workers, cpus, asked)
+        if asked is not None and asked.is_bucket:
+            keep_key(layout, os.environ)
         shared = shares_of(kept)
         running = any(each.lives for each in kept.processes.values())
         kept = with_ports(kept, random, say, running=running)

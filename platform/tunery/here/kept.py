@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunery.errors import ConflictError
 from tunery.here.layout import Layout, write_private
 from tunery.here.processes import Remembered
+from tunery.here.store import Store
 
 Database = Literal["postgres", "sqlite"]
 
@@ -31,6 +32,8 @@ class Kept(BaseModel):
     """Folder of Postgres's files; empty without Postgres."""
     postgres_made: bool = False
     """Whether these files have been there."""
+    store: Store | None = None
+    """Of artifacts and checkpoints; None: the cluster's folder."""
     workers: int = 0
     """Ray nodes beside the head."""
     cpus: int

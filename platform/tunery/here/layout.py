@@ -98,9 +98,11 @@ def write_private(file: Path, text: str) -> None:
     part.replace(file)
 
 
-def toml_table(name: str, values: Mapping[str, str], files: Mapping[str, Path]) -> str:
-    """A profile in TOML: its keys, and its secrets with the files that hold them."""
+def toml_table(name: str, values: Mapping[str, str], files: Mapping[str, Path], s3: Mapping[str, str]) -> str:
+    """A profile in TOML: its keys, its secrets with the files that hold them, and how its bucket is reached."""
     lines = [f"[profiles.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    if s3:
+        lines += ["", f"[profiles.{name}.s3]", *(f"{key} = {json.dumps(value)}" for key, value in s3.items())]
     if files:
         lines += ["", f"[profiles.{name}.secrets]"]
         lines += [f"{key} = {{file = {json.dumps(str(file))}}}" for key, file in files.items()]

@@ -11,6 +11,7 @@ import httpx
 
 from tunery.here.layout import Layout, write_private
 from tunery.here.part import Launch, inherited
+from tunery.here.store import Store, for_mlflow
 
 ENVIRONMENT: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -44,13 +45,23 @@ class Mlflow:
     end_signal = signal.SIGTERM
     PORTS = ("mlflow",)
 
-    def __init__(self, layout: Layout, port: int, *, database: str, accounts: str, passwords: str | None) -> None:
-        """`passwords`: the file of the database's, for libpq."""
+    def __init__(
+        self,
+        layout: Layout,
+        port: int,
+        *,
+        database: str,
+        accounts: str,
+        passwords: str | None,
+        store: Store | None,
+    ) -> None:
+        """`passwords`: the file of the database's, for libpq. `store`: of artifacts; None: a folder of the layout's."""
         self._layout = layout
         self._port = port
         self._database = database
         self._accounts = accounts
         self._passwords = {"PGPASSFILE": passwords} if passwords else {}
+        self._store = store
         self.address = f"http://127.0.0.1:{port}"
         self.log = layout.log(self.name)
 
@@ -66,7 +77,7 @@ class Mlflow:
         environment = {
             "TUNERY_HOME": str(self._layout.root.parent),
             "MLFLOW_BACKEND_STORE_URI": self._database,
-            "MLFLOW_ARTIFACTS_DESTINATION": str(self._layout.root / "mlflow"),
+            **for_mlflow(self._layout, self._store),
             "MLFLOW_AUTH_CONFIG_PATH": str(self._config),
             # The one secret that MLflow takes from the environment alone, which other users cannot read.
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self._layout.secret(_SESSION_KEY),

@@ -132,7 +132,7 @@ def inherited() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("MLFLOW_", "PG", "TUNERY_")) and name not in _RAYS
+        if not name.startswith(("AWS_", "MLFLOW_", "PG", "TUNERY_")) and name not in _RAYS
     }
 
 

@@ -10,6 +10,7 @@ from tunery.here.kept import Kept
 from tunery.here.layout import Layout, toml_table, write_private
 from tunery.here.part import Part
 from tunery.here.share import Share
+from tunery.here.store import key_files
 from tunery.profile import HERE, TOKEN
 
 CLUSTER = "cluster"
@@ -36,7 +37,12 @@ def parts(layout: Layout, kept: Kept, shares: tuple[Share, ...]) -> tuple[Part, 
         passwords = str(postgres.password_file(layout))
     made.append(
         mlflow.Mlflow(
-            layout, ports[mlflow.Mlflow.name]["mlflow"], database=database, accounts=accounts, passwords=passwords
+            layout,
+            ports[mlflow.Mlflow.name]["mlflow"],
+            database=database,
+            accounts=accounts,
+            passwords=passwords,
+            store=kept.store,
         )
     )
     environment = {"TUNERY_HOME": str(layout.home.root), "TUNERY_CONFIG": str(layout.config)}
@@ -56,9 +62,13 @@ def write_profiles(layout: Layout, kept: Kept) -> None:
     jobs = f"http://127.0.0.1:{kept.ports[ray.HEAD]['dashboard']}"
     login = {variable: layout.secret_file(name) for variable, name in mlflow.LOGIN.items()}
     here: Mapping[str, str] = {"target": "ray", "jobs": jobs, "tracking_uri": tracking}
-    write_private(layout.profile, toml_table(HERE, here, {TOKEN: layout.secret_file(ray.TOKEN_FILE), **login}))
+    write_private(layout.profile, toml_table(HERE, here, {TOKEN: layout.secret_file(ray.TOKEN_FILE), **login}, {}))
     own = {"tracking_uri": tracking}
     if kept.database == "postgres":
         # Its password is found by libpq, in the file that PGPASSFILE names: on every node, and in no URL.
         own["study_storage_url"] = postgres.url("optuna", kept.ports[postgres.Postgres.name]["postgres"])
-    write_private(layout.config, f'default = "{CLUSTER}"\n\n{toml_table(CLUSTER, own, login)}')
+    store = kept.store
+    if store is not None:
+        own["store"] = store.checkpoints
+    table = toml_table(CLUSTER, own, login | key_files(layout, store), store.settings if store is not None else {})
+    write_private(layout.config, f'default = "{CLUSTER}"\n\n{table}')

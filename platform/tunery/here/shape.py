@@ -12,12 +12,15 @@ from tunery.here.part import Part, Say
 from tunery.here.parts import port_names
 from tunery.here.ports import choose, is_free
 from tunery.here.share import Share, free_memory, shares, usable_cpus
+from tunery.here.store import Store, agreed
 
 
-def sized(kept: Kept | None, workers: int | None, cpus: int | None) -> Kept | None:
-    """The cluster there is, in the size that is asked for. ConflictError where it is up in another one."""
+def sized(kept: Kept | None, workers: int | None, cpus: int | None, store: Store | None = None) -> Kept | None:
+    """The cluster there is, in the size that is asked for. ConflictError where it is up in another one, or has another
+    store."""
     if kept is None:
         return None
+    kept = kept.model_copy(update={"store": agreed(kept.store, store)})
     wanted = {"workers": kept.workers if workers is None else workers, "cpus": kept.cpus if cpus is None else cpus}
     if wanted == {"workers": kept.workers, "cpus": kept.cpus}:
         return kept
@@ -29,9 +32,9 @@ def sized(kept: Kept | None, workers: int | None, cpus: int | None) -> Kept | No
     return kept.model_copy(update=wanted)
 
 
-def new(layout: Layout, workers: int | None, cpus: int | None) -> Kept:
+def new(layout: Layout, workers: int | None, cpus: int | None, store: Store | None = None) -> Kept:
     """A cluster that there was not yet, on Postgres where that is installed."""
-    kept = Kept(database="sqlite", workers=workers or 0, cpus=cpus or usable_cpus())
+    kept = Kept(database="sqlite", workers=workers or 0, cpus=cpus or usable_cpus(), store=store)
     if postgres.programs() is None:
         return kept
     data = str(postgres.data_folder(layout, kept.id))
