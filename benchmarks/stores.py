@@ -1,4 +1,4 @@
-"""What a trial costs in Optuna's database when its study holds many already.
+"""What a trial costs in Optuna's database when its study holds many, ended and under way.
 
     python -m benchmarks.stores                                     # in a database file that is removed again
     python -m benchmarks.stores --url postgresql://optuna@HOST:PORT/optuna --cpu-of postgres=PORT
@@ -87,10 +87,12 @@ class Meter:
         self.spent[self._part].commits += 1
 
 
-def measured(url: str, *, known: int, trials: int, evaluations: int, watched: servers.Servers) -> dict[str, Any]:
-    """Of `trials` trials, in a study that holds `known`."""
+def measured(
+    url: str, *, known: int, running: int, trials: int, evaluations: int, watched: servers.Servers
+) -> dict[str, Any]:
+    """Of `trials` trials, in a study that holds `known` ended ones, and `running` that have not ended."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = SearchSpec(trials=known + trials, space=SPACE)
+    search = SearchSpec(trials=known + running + trials, space=SPACE)
     name = f"benchmarks/stores-{uuid.uuid4().hex[:8]}"
     study = draws.open_study(search, study_name=name, url=url, mode="max")
     space = spaces.distributions(search)
@@ -100,6 +102,8 @@ def measured(url: str, *, known: int, trials: int, evaluations: int, watched: se
     study = draws.open_study(search, study_name=name, url=url, mode="max")  # as one that goes on
     meter = Meter()
     tune = StudySearch(study, space, mode="max", admit=lambda: True, on_end=lambda *_: None)
+    for number in range(running):
+        tune.suggest(f"running-{number}")
     progress(f"{trials} more")
     began = watched.cpu()
     with meter.watching():
@@ -154,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--url", help="the database, without a password (PGPASSFILE); left out, a file")
     parser.add_argument("--known", type=int, default=200, help="trials that the study holds")
+    parser.add_argument("--running", type=int, default=0, help="further trials, which do not end")
     parser.add_argument("--trials", type=int, default=50, help="that are measured")
     parser.add_argument("--evaluations", type=int, default=3, help="of a trial")
     servers.add_option(parser)
@@ -164,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = measured(
             options.url or f"sqlite:///{folder}/optuna.db",
             known=options.known,
+            running=options.running,
             trials=options.trials,
             evaluations=options.evaluations,
             watched=servers.given(options.cpu_of),
