@@ -145,19 +145,21 @@ class Follower:
     """The driver's part: it takes the events, which the desk keeps until then."""
 
     def __init__(self, desk: RemoteDesk) -> None:
-        self.events = 0
+        self._events = 0
         self._desk = desk
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._follow, daemon=True).start()
 
-    def end(self) -> None:
-        self._end.set()
-        self._thread.join()
+    def begin(self) -> int:
+        """The process's id."""
+        return psutil.Process().pid
+
+    def look(self) -> int:
+        """Events until now."""
+        return self._events
 
     def _follow(self) -> None:
-        while not self._end.is_set():
-            self.events = self._desk.events(self.events, wait_s=0.5).upto
+        while True:
+            self._events = self._desk.events(self._events, wait_s=0.5).upto
 
 
 class Seats:
@@ -205,10 +207,11 @@ def _now_ms() -> int:
 def measured(size: Size) -> dict[str, Any]:
     """Raises AssertionError where the places do not fill."""
     desk = RemoteDesk()
-    driver = Follower(desk)
     seat_names = [SeatName("study", number) for number in range(size.places)]
     seats_of: Any = ray.remote(Seats)
     packs_of: Any = ray.remote(Packs)
+    follower_of: Any = ray.remote(Follower)
+    driver = follower_of.options(num_cpus=0).remote(desk)
     seats_of = seats_of.options(num_cpus=0, max_concurrency=10_000)
     packs_of = packs_of.options(num_cpus=0, max_concurrency=4)
     seats = [seats_of.remote(desk, seat_names[n :: size.callers]) for n in range(size.callers)]
@@ -224,15 +227,15 @@ def measured(size: Size) -> dict[str, Any]:
     progress(f"measuring for {size.seconds:g} s")
     callers = [psutil.Process(pid) for pid in processes]
     ray.get([each.look.remote() for each in (*packs, *seats)])
-    processes_of = ([desk_process], callers, [psutil.Process()])
-    began, before, heard = time.monotonic(), [sum(map(_cpu, each)) for each in processes_of], driver.events
+    processes_of = ([desk_process], callers, [psutil.Process(ray.get(driver.begin.remote()))])
+    heard = ray.get(driver.look.remote())
+    began, before = time.monotonic(), [sum(map(_cpu, each)) for each in processes_of]
     time.sleep(size.seconds)
     found = ray.get([each.look.remote() for each in packs])
     delays = [delay for each in ray.get([each.look.remote() for each in seats]) for delay in each]
     seconds, after = time.monotonic() - began, [sum(map(_cpu, each)) for each in processes_of]
-    events = driver.events - heard
+    events = ray.get(driver.look.remote()) - heard
     ray.get([each.end.remote() for each in packs])
-    driver.end()
     cpu = [(now - then) / seconds for now, then in zip(after, before, strict=True)]
     visits = [took for each in found for took in each.visits_s]
     return {
