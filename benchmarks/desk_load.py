@@ -2,14 +2,17 @@
 
     python -m benchmarks.desk_load
     python -m benchmarks.desk_load --packs 8 --seats 32
+    RAY_ADDRESS=HOST:PORT python -m benchmarks.desk_load        # on a Ray of this machine's that is there already
 
 Real: Ray, the desk's actor, every call as it goes over Ray's wire, each pack's visits in a thread of their own, each
-seat awaiting its reports. Simulated: training, which is a pause. Packs visit every 0.1 s and at once when a seat has
-reported, as `pack_host` does. Callers share the machine's cores with the desk, so that on a small machine the callers
-may be what is too slow: their CPU is printed beside the desk's.
+seat awaiting its reports, and the driver that follows the events. Simulated: training, which is a pause. Packs visit
+every 0.1 s and at once when a seat has reported, and tell of each seat's progress once a second, as `pack_host` does.
+Callers share the machine's cores with the desk, so that on a small machine the callers may be what is too slow: their
+CPU is printed beside the desk's.
 
 Measured while every place is filled: visits and reports a second beside what was asked for, how long a visit takes,
-how long a report takes from the pack to its seat, and CPU seconds a second of the desk and of all callers.
+how long a report takes from the pack to its seat, events a second that reach the driver, and CPU seconds a second of
+the desk, of all callers, and of the driver, which does nothing with what it hears.
 """
 
 from __future__ import annotations
@@ -30,12 +33,14 @@ import ray
 
 from benchmarks.report import machine, progress, save, table
 from tunery import tasks
-from tunery.cluster.messages import PackMessage, Report, Reported, Seated, SeatName, SeatOrder, StudyData
+from tunery.cluster.messages import PackMessage, Progressed, Report, Reported, Seated, SeatName, SeatOrder, StudyData
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.visits import INTERVAL_S
 
 BASE = "base"
 METRICS = dict.fromkeys(("mcc", "objective", "loss", "train_loss", "examples_per_s", "tokens_per_s", "epoch"), 0.5)
+PROGRESS_S = 1.0
+"""`pack_host`'s, which loads torch."""
 _ENDLESS = 1_000_000
 
 
@@ -103,9 +108,13 @@ class Packs:
         incarnation = self._desk.open_pack(name, base=BASE, capacity=size.seats)
         due: dict[SeatName, float] = {}
         indices: dict[SeatName, int] = {}
+        told: dict[SeatName, float] = {}
         messages: list[PackMessage] = []
         while not self._end.is_set():
             began = time.monotonic()
+            for seat in [seat for seat, at in told.items() if began - at > PROGRESS_S]:
+                told[seat] = began
+                messages.append(Progressed(seat, indices[seat], _ENDLESS, 0.0, 100.0))
             orders = self._desk.visit(name, incarnation, messages, wait_s=0.0 if due else 1.0)
             found = self._found[number]
             if due:
@@ -115,7 +124,7 @@ class Packs:
             messages = []
             for order in orders.take:
                 due[order.name] = time.monotonic() + draw.uniform(0.0, size.report_s)
-                indices[order.name] = 0
+                indices[order.name], told[order.name] = 0, began
                 messages.append(Seated(order.name, 0, _now_ms()))
             found.seated = len(due)
             while not messages and not self._end.is_set():
@@ -130,6 +139,27 @@ class Packs:
                     break
                 soon = min([began + INTERVAL_S, *due.values()])
                 time.sleep(max(0.001, soon - now))  # the step of an engine
+
+
+class Follower:
+    """The driver's part: it takes the events, which the desk keeps until then."""
+
+    def __init__(self, desk: RemoteDesk) -> None:
+        self._events = 0
+        self._desk = desk
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def begin(self) -> int:
+        """The process's id."""
+        return psutil.Process().pid
+
+    def look(self) -> int:
+        """Events until now."""
+        return self._events
+
+    def _follow(self) -> None:
+        while True:
+            self._events = self._desk.events(self._events, wait_s=0.5).upto
 
 
 class Seats:
@@ -180,17 +210,15 @@ def measured(size: Size) -> dict[str, Any]:
     seat_names = [SeatName("study", number) for number in range(size.places)]
     seats_of: Any = ray.remote(Seats)
     packs_of: Any = ray.remote(Packs)
+    follower_of: Any = ray.remote(Follower)
+    driver = follower_of.options(num_cpus=0).remote(desk)
     seats_of = seats_of.options(num_cpus=0, max_concurrency=10_000)
     packs_of = packs_of.options(num_cpus=0, max_concurrency=4)
     seats = [seats_of.remote(desk, seat_names[n :: size.callers]) for n in range(size.callers)]
     packs = [packs_of.remote(desk, size, range(size.packs)[n :: size.callers]) for n in range(size.callers)]
     progress(f"{size.places} seats join")
     processes = [*ray.get([each.begin.remote() for each in seats]), *ray.get([each.begin.remote() for each in packs])]
-    desk_process = next(
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "ray::Desk" in " ".join(process.cmdline()[:1])
-    )
+    desk_process = psutil.Process(ray.get(desk._desk.__ray_call__.remote(_pid)))
     deadline = time.monotonic() + 300
     while (taken := sum(each.seated for each in ray.get([each.look.remote() for each in packs]))) < size.places:
         assert time.monotonic() < deadline, f"{taken} of {size.places} seats have a place after 300 s"
@@ -199,12 +227,16 @@ def measured(size: Size) -> dict[str, Any]:
     progress(f"measuring for {size.seconds:g} s")
     callers = [psutil.Process(pid) for pid in processes]
     ray.get([each.look.remote() for each in (*packs, *seats)])
-    began, before = time.monotonic(), [_cpu(desk_process), sum(map(_cpu, callers))]
+    processes_of = ([desk_process], callers, [psutil.Process(ray.get(driver.begin.remote()))])
+    heard = ray.get(driver.look.remote())
+    began, before = time.monotonic(), [sum(map(_cpu, each)) for each in processes_of]
     time.sleep(size.seconds)
     found = ray.get([each.look.remote() for each in packs])
     delays = [delay for each in ray.get([each.look.remote() for each in seats]) for delay in each]
-    seconds, after = time.monotonic() - began, [_cpu(desk_process), sum(map(_cpu, callers))]
+    seconds, after = time.monotonic() - began, [sum(map(_cpu, each)) for each in processes_of]
+    events = ray.get(driver.look.remote()) - heard
     ray.get([each.end.remote() for each in packs])
+    cpu = [(now - then) / seconds for now, then in zip(after, before, strict=True)]
     visits = [took for each in found for took in each.visits_s]
     return {
         "visits_per_s": len(visits) / seconds,
@@ -213,9 +245,13 @@ def measured(size: Size) -> dict[str, Any]:
         "reports_wanted": size.places / size.report_s,
         "visit_ms": _centiles(visits),
         "report_ms": _centiles(delays),
-        "desk_cpu": (after[0] - before[0]) / seconds,
-        "callers_cpu": (after[1] - before[1]) / seconds,
+        "events_per_s": events / seconds,
+        **dict(zip(("desk_cpu", "callers_cpu", "driver_cpu"), cpu, strict=True)),
     }
+
+
+def _pid(_: object) -> int:
+    return psutil.Process().pid
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -257,7 +293,8 @@ def told(size: Size, found: dict[str, Any]) -> str:
         [
             f"{size.places} seats in {size.packs} packs, each reporting every {size.report_s:g} s",
             table(["what", "a second", "median, ms", "99 %, ms", "most, ms"], rows),
-            f"the desk took {found['desk_cpu']:.0%} of a core, all callers together {found['callers_cpu']:.0%}",
+            f"{found['events_per_s']:.0f} events a second to the driver; the desk took {found['desk_cpu']:.0%}, "
+            f"all callers together {found['callers_cpu']:.0%}, the driver {found['driver_cpu']:.0%} of a core",
         ]
     )
 

@@ -2,13 +2,15 @@
 
     python -m benchmarks.tracking                        # into a database file of its own
     python -m benchmarks.tracking --profile team         # into the tracking server of a profile
+    python -m benchmarks.tracking --profile here --cpu-of mlflow=PORT --cpu-of postgres=PORT
 
 Real: the spool and its syncs, the thread that carries it, MLflow and its database. Made up: what the trials report.
 MLflow holds an experiment more afterwards (`benchmarks/tracking`).
 
 Measured: metrics a second beside what was asked for, what an append costs the driver, how far MLflow is behind while
-reports come, and how long it takes for the rest after the last one. At the end some trials' histories are read back
-and counted.
+reports come, and how long it takes for the rest after the last one; requests to a server, and what each takes of the
+processors: of the servers that are named, where they are on this machine, and of this process. At the end some trials'
+histories are read back and counted.
 """
 
 from __future__ import annotations
@@ -20,11 +22,16 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from requests.adapters import HTTPAdapter
+
+from benchmarks import servers
 from benchmarks.report import machine, progress, save, table
 from storage.mlflow_connection import connect
 from tunery.cluster.tracking import Shipper, Tracker
@@ -52,8 +59,43 @@ class Size:
     trials: int = 200
 
 
-def measured(size: Size, folder: Path, uri: str, artifacts: Path | None) -> dict[str, Any]:
+@dataclass
+class Requests:
+    """To servers, in two parts: while runs are created, and while metrics come; and CPU seconds meanwhile."""
+
+    watched: servers.Servers = field(default_factory=lambda: servers.Servers({}))
+    sent: int = 0
+    parts: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        send = HTTPAdapter.send
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            self.sent += 1
+            return send(*arguments, **options)
+
+        with patch.object(HTTPAdapter, "send", counting):
+            yield
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        sent, own, theirs = self.sent, time.process_time(), self.watched.cpu()
+        yield
+        took = {"this process": time.process_time() - own, **servers.since(theirs, self.watched.cpu())}
+        self.parts[name] = {"requests": self.sent - sent, **took}
+
+
+def measured(
+    size: Size, folder: Path, uri: str, artifacts: Path | None, watched: servers.Servers | None = None
+) -> dict[str, Any]:
     """Raises AssertionError where MLflow does not hold what was reported."""
+    requests = Requests(watched or servers.Servers({}))
+    with requests.counted():
+        return {**_measured(size, folder, uri, artifacts, requests), "parts": requests.parts}
+
+
+def _measured(size: Size, folder: Path, uri: str, artifacts: Path | None, requests: Requests) -> dict[str, Any]:
     spool = folder / "spool"
     tracker = Tracker(spool, run=f"tracking-{uuid.uuid4().hex[:8]}")
     shipper = Shipper(spool, uri, artifacts=artifacts)
@@ -65,9 +107,20 @@ def measured(size: Size, folder: Path, uri: str, artifacts: Path | None) -> dict
     shipper.start()
     progress(f"{size.trials} runs are created")
     began = time.monotonic()
-    _drain(shipper)
+    with requests.part("runs created"):
+        _drain(shipper)
     created_s = time.monotonic() - began
     progress(f"{size.rate:g} metrics/s for {size.seconds:g} s")
+    with requests.part("metrics"):
+        reports, found = _reported(size, tracker, shipper, spool)
+    _read_back(shipper, uri, size, reports)
+    shipper.close()
+    tracker.close()
+    return {"created_s": created_s, **found}
+
+
+def _reported(size: Size, tracker: Tracker, shipper: Shipper, spool: Path) -> tuple[int, dict[str, float]]:
+    """How many reports there were, and how they went."""
     appended: list[tuple[int, float]] = []
     appends_s: list[float] = []
     behind_s: list[float] = []
@@ -90,11 +143,7 @@ def measured(size: Size, folder: Path, uri: str, artifacts: Path | None) -> dict
     took_s = time.monotonic() - began
     _drain(shipper)
     rest_s = time.monotonic() - began - took_s
-    _read_back(shipper, uri, size, reports)
-    shipper.close()
-    tracker.close()
-    return {
-        "created_s": created_s,
+    return reports, {
         "asked_per_s": size.rate,
         "reported_per_s": reports * len(METRICS) / took_s,
         "arrived_per_s": reports * len(METRICS) / (took_s + rest_s),
@@ -132,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for each in fields(Size):
         parser.add_argument(f"--{each.name}", type=type(each.default), default=each.default)
     parser.add_argument("--profile", help="whose tracking server; left out, a database file that is removed again")
+    servers.add_option(parser)
     parser.add_argument("--name", default="tracking", help="name of the JSON file in benchmarks/results")
     options = parser.parse_args(arguments)
     size = Size(options.rate, options.seconds, options.trials)
@@ -141,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.profile:
             profile = load_profile(options.profile, Home.from_environment())
             os.environ.update(profile.environment())
-            found = measured(size, folder, profile.tracking_uri, None)
+            found = measured(size, folder, profile.tracking_uri, None, servers.given(options.cpu_of))
         else:
             found = measured(size, folder, f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
     print(told(size, found))
@@ -160,7 +210,14 @@ def told(size: Size, found: dict[str, Any]) -> str:
         ["most", f"{found['behind_most_s']:.1f}"],
         ["the rest after the last report, s", f"{found['rest_s']:.1f}"],
     ]
-    return table(["what", "measured"], rows)
+    return "\n".join([table(["what", "measured"], rows), *(_part(name, part) for name, part in found["parts"].items())])
+
+
+def _part(name: str, part: dict[str, float]) -> str:
+    requests = part["requests"]
+    cpu = ", ".join(f"{whose} {s:.1f} s" for whose, s in part.items() if whose != "requests")
+    each = f", {1000 * (sum(part.values()) - requests) / requests:.0f} ms a request" if requests else ""
+    return f"{name}: {requests:.0f} requests; CPU: {cpu}{each}"
 
 
 if __name__ == "__main__":
