@@ -71,7 +71,7 @@ def test_a_row_is_updated_beside_others_as_alone_bit_by_bit() -> None:
 
 def test_an_update_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for block in (1 << 16, 64):
+    for block in (1 << 17, 64):
         monkeypatch.setitem(bank_module._BLOCK, "cpu", block)
         one = row(3, size=1000)
         (bank,) = gather([one])
