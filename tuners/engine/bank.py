@@ -185,16 +185,16 @@ def _update_row(row: Row, update: Update, clip: float) -> None:
     """What is not quantised of one row, in torch's own kernel: a pass over each, where theirs one by one are eleven."""
     step, first = torch.tensor(float(row.step)), row.quantised
     for start, end, decay in ((first, row.decayed, update.weight_decay), (row.decayed, row.size, 0.0)):
-        own, moments = slice(start, end), slice(start - first, end - first)
-        pieces = (x.split(_BLOCK["cpu"]) for x in (row.theta[own], row.g[own], row.m[moments], row.v[moments]))
-        for theta, g, m, v in zip(*pieces, strict=True):
+        for low in range(start, end, _BLOCK["cpu"]):
+            high = min(end, low + _BLOCK["cpu"])
+            g = row.g[low:high]
             if clip != 1:
                 g.mul_(clip)
             torch._fused_adamw_(
-                [theta],
+                [row.theta[low:high]],
                 [g],
-                [m],
-                [v],
+                [row.m[low - first : high - first]],
+                [row.v[low - first : high - first]],
                 [],
                 [step],
                 lr=update.learning_rate,
