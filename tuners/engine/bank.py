@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,12 +18,12 @@ from tuners.config import Optimizer
 from tuners.engine.group import Group
 from tuners.engine.method import Segment
 
+if TYPE_CHECKING:
+    from tuners.engine.eight_bits import EightBits
+
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-_BLOCK = {"cpu": 1 << 16, "cuda": 1 << 26}
+_BLOCK = {"cpu": 1 << 17, "cuda": 1 << 26}
 """Values that an update computes at a time: on a CPU as many as stay in a core's cache between its operations."""
-_TINY = torch.finfo(torch.float32).tiny
-"""Added below the root: MKL takes 20 times as long for the root of 0, which most words of a vocabulary have. It is lost
-in `_EPSILON`, of which its own root is the 1e-11th part."""
 _LEAST_QUANTISED = 4096
 """Values of the smallest weight whose moments may be in 8 bits, as in bitsandbytes."""
 
@@ -117,8 +118,8 @@ class Bank:
         self._theta, self._m, self._v, self._g = (
             join([getattr(row, name) for row in rows]) for name in ("theta", "m", "v", "g")
         )
-        self._block = max(64, _BLOCK[self._m.device.type] // len(rows))
-        self._scratch, self._root = self._m.new_empty(2, len(rows), min(self._block, self._m.shape[1]))
+        self._zero = False
+        """Whether the gradients are known to be."""
         if len(rows) > 1:
             for index, row in enumerate(rows):
                 row.theta, row.m, row.v, row.g = self._theta[index], self._m[index], self._v[index], self._g[index]
@@ -130,8 +131,10 @@ class Bank:
         return self._g
 
     def zero_gradients(self) -> None:
-        """Before a step."""
-        self._g.zero_()
+        """Before a step; an update has left them so."""
+        if not self._zero:
+            self._g.zero_()
+        self._zero = False
 
     def norms(self) -> list[float]:
         """[S] L2 norms of the gradients."""
@@ -139,40 +142,86 @@ class Bank:
         return values
 
     def update(self, norms: Sequence[float], updates: Sequence[Update]) -> None:
-        """Clip by `norms` and do one step of AdamW, each row with its own numbers; as torch.optim.AdamW does it."""
-        for row, update in zip(self.rows, updates, strict=True):
+        """Clip by `norms` and do one step of AdamW, each row with its own numbers; as torch.optim.AdamW does it.
+
+        The gradients are zero afterwards: a step adds to them, and here they are in the cache.
+        """
+        clips = [min(1.0, u.clip_norm / (norm + 1e-6)) for norm, u in zip(norms, updates, strict=True)]
+        for row, update, clip in zip(self.rows, updates, clips, strict=True):
             row.step += 1
+            if row.eight_bits:
+                _update_quantised(row, row.eight_bits, update, clip)
+        if self._g.device.type == "cpu":
+            for row, update, clip in zip(self.rows, updates, clips, strict=True):
+                _update_row(row, update, clip)
+        else:
+            self._update_together(updates, clips)
+        self._zero = True
+
+    def _update_together(self, updates: Sequence[Update], clips: Sequence[float]) -> None:
+        """What is not quantised of all rows: few kernels, however many rows."""
+        quantised = self.rows[0].quantised
+        for row, update in zip(self.rows, updates, strict=True):
             if update.weight_decay:
-                row.theta[: row.decayed].mul_(1 - update.learning_rate * update.weight_decay)
-        pairs = list(zip(norms, updates, strict=True))
-        clips = self._column(min(1.0, update.clip_norm / (norm + 1e-6)) for norm, update in pairs)
+                row.theta[quantised : row.decayed].mul_(1 - update.learning_rate * update.weight_decay)
+        factors = self._column(clips)
         roots = self._column((1 - _BETA2**row.step) ** 0.5 for row in self.rows)
         rates = self._column(u.learning_rate / (1 - _BETA1**r.step) for r, u in zip(self.rows, updates, strict=True))
-        quantised = self.rows[0].quantised
-        self._g[:, :quantised].mul_(clips)
-        pieces = (
-            x.split(self._block, 1) for x in (self._theta[:, quantised:], self._g[:, quantised:], self._m, self._v)
-        )
+        block = max(64, _BLOCK[self._g.device.type] // len(self.rows))
+        pieces = (x.split(block, 1) for x in (self._theta[:, quantised:], self._g[:, quantised:], self._m, self._v))
         for theta, g, m, v in zip(*pieces, strict=True):
-            width = m.shape[1]
-            m.lerp_(g.mul_(clips), 1 - _BETA1)
+            m.lerp_(g.mul_(factors), 1 - _BETA1)
             v.mul_(_BETA2).addcmul_(g, g, value=1 - _BETA2)
-            root = torch.add(v, _TINY, out=self._root[:, :width]).sqrt_().div_(roots).add_(_EPSILON)
-            theta.sub_(torch.div(m, root, out=self._scratch[:, :width]).mul_(rates))
-        for row, update in zip(self.rows, updates, strict=True):
-            if row.eight_bits:
-                row.eight_bits.update(
-                    row.theta[:quantised],
-                    row.g[:quantised],
-                    step=row.step,
-                    learning_rate=update.learning_rate,
-                    betas=(_BETA1, _BETA2),
-                    eps=_EPSILON,
-                )
+            root = v.sqrt().div_(roots).add_(_EPSILON)
+            theta.sub_(torch.div(m, root, out=root).mul_(rates))
+            g.zero_()
 
     def _column(self, values: Iterable[float]) -> Tensor:
         """[S, 1]"""
         return torch.tensor(list(values), dtype=torch.float64).to(self._g)[:, None]
+
+
+def _update_row(row: Row, update: Update, clip: float) -> None:
+    """What is not quantised of one row, in torch's own kernel: a pass over each, where theirs one by one are eleven."""
+    step, first = torch.tensor(float(row.step)), row.quantised
+    for start, end, decay in ((first, row.decayed, update.weight_decay), (row.decayed, row.size, 0.0)):
+        for low in range(start, end, _BLOCK["cpu"]):
+            high = min(end, low + _BLOCK["cpu"])
+            g = row.g[low:high]
+            if clip != 1:
+                g.mul_(clip)
+            torch._fused_adamw_(
+                [row.theta[low:high]],
+                [g],
+                [row.m[low - first : high - first]],
+                [row.v[low - first : high - first]],
+                [],
+                [step],
+                lr=update.learning_rate,
+                beta1=_BETA1,
+                beta2=_BETA2,
+                weight_decay=decay,
+                eps=_EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
+            g.zero_()
+
+
+def _update_quantised(row: Row, eight_bits: EightBits, update: Update, clip: float) -> None:
+    """What bitsandbytes updates of one row."""
+    theta, g = row.theta[: row.quantised], row.g[: row.quantised]
+    if update.weight_decay:
+        theta.mul_(1 - update.learning_rate * update.weight_decay)
+    eight_bits.update(
+        theta,
+        g.mul_(clip),
+        step=row.step,
+        learning_rate=update.learning_rate,
+        betas=(_BETA1, _BETA2),
+        eps=_EPSILON,
+    )
+    g.zero_()
 
 
 def sum_gradients(banks: Sequence[Bank], group: Group) -> None:

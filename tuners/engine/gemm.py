@@ -50,6 +50,14 @@ def outer(g_TO: Tensor, x_TI: Tensor) -> Tensor:
     return linear(g_TO.t(), x_TI.t(), None)
 
 
+def add_outer(sum_OI: Tensor, g_TO: Tensor, x_TI: Tensor) -> None:
+    """Adds g^T x to a gradient of W, in the product's own pass over it where the library can."""
+    if sum_OI.dtype == g_TO.dtype and library(g_TO.device, g_TO.dtype) != "oneDNN":
+        sum_OI.addmm_(g_TO.t(), x_TI)
+    else:
+        sum_OI.add_(outer(g_TO, x_TI))
+
+
 def native_dtype(device: torch.device) -> Literal["float32", "bfloat16"]:
     """bfloat16 where the device multiplies in it (half the memory, twice the rate), else float32.
 

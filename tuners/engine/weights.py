@@ -55,6 +55,9 @@ class Weights:
             if values is not own:
                 self._copies.append((values, own))
             parameter = nn.Parameter(values, requires_grad=not place.by_layer)
+            if isinstance(place.module, nn.Embedding):
+                # Of the words that are there, not of the vocabulary; on a device such sums have no order of their own.
+                place.module.sparse = own.device.type == "cpu"
             if not place.by_layer:
                 parameter.register_post_accumulate_grad_hook(_adding_to(gradient[name]))  # type: ignore[no-untyped-call]
             setattr(place.module, place.attribute, parameter)
@@ -70,6 +73,8 @@ class Weights:
         self._copies = []
         for name, place in self._places.items():
             setattr(place.module, place.attribute, self._pretrained[name])
+            if isinstance(place.module, nn.Embedding):
+                place.module.sparse = False
 
     @staticmethod
     def _at(place: _Place) -> nn.Parameter:
@@ -80,8 +85,12 @@ class Weights:
 
 def _adding_to(gradient: Tensor) -> Callable[[Tensor], None]:
     def add(parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        gradient.add_(parameter.grad)
+        found = parameter.grad
+        assert found is not None
+        if found.is_sparse:
+            gradient.index_add_(0, found._indices()[0], found._values().to(gradient.dtype))
+        else:
+            gradient.add_(found)
         parameter.grad = None
 
     return add

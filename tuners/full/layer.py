@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tuners.config import TunerConfig
 from tuners.engine.base import Base
-from tuners.engine.gemm import outer
+from tuners.engine.gemm import add_outer
 from tuners.engine.method import Adapter, Segment, copied
 from tuners.engine.slots import Kept, OneByOne, Slot, Slots
 from tuners.errors import TunerError
@@ -37,7 +37,7 @@ class FullSlot:
 
     def backward(self, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:  # noqa: ARG002
         """Adds to the weight's and the bias's gradients."""
-        self.gw.add_(outer(g_TO, x_TI))
+        add_outer(self.gw, g_TO, x_TI)
         if self.gb is not None:
             self.gb.add_(g_TO.sum(0, dtype=self.gb.dtype))
 

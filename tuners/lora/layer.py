@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tuners.config import TunerConfig
 from tuners.engine.base import Base
-from tuners.engine.gemm import back, linear, outer
+from tuners.engine.gemm import add_outer, back, linear
 from tuners.engine.linear import PackedLinear
 from tuners.engine.method import Adapter, Segment, copied, uniform, zeros
 from tuners.engine.slots import Kept, OneByOne, Slot, Slots
@@ -128,7 +128,7 @@ class WholeSlot:
 
     def backward(self, kept: Kept, x_TI: Tensor, g_TO: Tensor, gx_TI: Tensor | None) -> None:  # noqa: ARG002
         """Adds to the gradients, and overwrites x's."""
-        self.gweight.add_(outer(g_TO, x_TI))
+        add_outer(self.gweight, g_TO, x_TI)
         if self.gbias is not None:
             self.gbias.add_(g_TO.sum(0, dtype=self.gbias.dtype))
         if gx_TI is not None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tuners.engine import bank as bank_module
 from tuners.engine.bank import Row, Update, gather, rounded
 from tuners.engine.method import Segment, normal, zeros
 
@@ -54,6 +55,45 @@ def test_a_row_of_nan_leaves_its_neighbours_bit_identical() -> None:
         bank.update(bank.norms(), [Update(1e-2, 0.1, 1.0)] * 3)
         found.append([one.theta.clone() for one in (rows[0], rows[2])])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_row_is_updated_beside_others_as_alone_bit_by_bit() -> None:
+    found = []
+    for seeds in ((1,), (0, 1, 2)):
+        rows = [row(seed, size=900) for seed in seeds]
+        (bank,) = gather(rows)
+        for one, seed in zip(rows, seeds, strict=True):
+            one.g[: one.size] = one.theta[: one.size].sin() * seed
+        bank.update(bank.norms(), [Update(1e-2 * (1 + seed), 0.1, 1.0 + seed) for seed in seeds])
+        found.append(rows[seeds.index(1)].theta.clone())
+    assert torch.equal(*found)
+
+
+def test_an_update_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for block in (1 << 17, 64):
+        monkeypatch.setitem(bank_module._BLOCK, "cpu", block)
+        one = row(3, size=1000)
+        (bank,) = gather([one])
+        for _ in range(3):
+            one.g[: one.size] = one.theta[: one.size].cos()
+            bank.update(bank.norms(), [Update(1e-2, 0.1, 1.0)])
+        found.append((one.theta, one.m, one.v))
+    for whole, pieces in zip(*found, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-6, atol=1e-9)
+
+
+def test_a_step_begins_with_gradients_of_zero_whatever_the_last_one_left() -> None:
+    rows = [row(0), row(1)]
+    (bank,) = gather(rows)
+    bank.gradients.fill_(float("nan"))
+    bank.update(bank.norms(), [Update(1e-2, 0.1, 1.0)] * 2)
+    bank.zero_gradients()
+    assert not bank.gradients[:, : rows[0].size].any()
+    # A step that broke off has left something, and no update has followed.
+    bank.gradients.fill_(float("nan"))
+    bank.zero_gradients()
+    assert not bank.gradients.any()
 
 
 @pytest.mark.parametrize("size", [1, 64, 65, 257, 1000, 73_728, 74_498, 1_000_001])
