@@ -14,7 +14,10 @@ class Servers:
     def __init__(self, ports: Mapping[str, int]) -> None:
         """SystemExit where nothing listens on one of them."""
         listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN and each.pid]
-        found = {name: {each.pid for each in listening if each.laddr.port == port} for name, port in ports.items()}
+        found = {
+            name: {each.pid for each in listening if each.laddr and each.laddr.port == port}
+            for name, port in ports.items()
+        }
         if silent := [f"{name}={ports[name]}" for name, pids in found.items() if not pids]:
             raise SystemExit(f"nothing of this machine's listens on {', '.join(silent)}")
         self._processes = {name: [psutil.Process(pid) for pid in pids] for name, pids in found.items()}

@@ -378,8 +378,7 @@ def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_
     here.lose("ray-node-1")
     assert here.conditions()["ray-node-1"] == "gone"
     assert here.document("up")["started"] == ["Ray's node 1"]
-    for name, steps in at_loss.items():
-        eventually(lambda name=name, steps=steps: steps_of(mine, name) > steps, f"{name} goes on", every_s=1.0)
+    eventually(lambda: all(steps_of(mine, name) > at_loss[name] for name in at_loss), "both go on", every_s=1.0)
 
     def one_has_finished() -> TrialState | None:
         short, long = (trials_of(mine, "fruits").get(number) for number in (0, 1))
