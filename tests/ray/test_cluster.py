@@ -66,7 +66,7 @@ SHORT_EPOCHS = 3
 LONG: dict[str, Any] = {
     "search__trials": 2,
     "search__sampler": {"name": "grid"},
-    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, 40]}},
+    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, 24]}},
     "train__batch_size": 2,
 }
 """One trial ends soon, and the other is under way for as long as a test has things to do to it."""
@@ -215,7 +215,8 @@ def client(laptop: Home) -> Client:
 
 def spec_file(here: Here, folder: Path, name: str, **changes: object) -> Path:
     file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(small_spec(name, here.folder / "data", **changes)))
+    spec = small_spec(name, here.folder / "data", registry__name=f"{name}-{{task}}", **changes)
+    file.write_text(yaml.safe_dump(spec))
     return file
 
 
