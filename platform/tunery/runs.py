@@ -168,6 +168,8 @@ class RunState(_State):
     paused_s: float = 0.0
     """Since it started, in which no driver ran: it was stopped, or had died."""
     error: str = ""
+    unsent: bool = False
+    """Whether MLflow lacks something of it. A run that has finished goes on then, and brings it there."""
 
     def seconds(self, now: float) -> float:
         """That it has been under way, without pauses."""

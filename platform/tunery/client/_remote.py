@@ -62,12 +62,13 @@ class RemoteClient:
         return JobHandle(run, "started" if made else "attached")
 
     def _found(self, run: str, plan: Plan, *, offline: bool) -> JobHandle:
-        match self.state(run).status:
-            case "finished":
+        state = self.state(run)
+        match state.status:
+            case "finished" if not state.unsent:
                 return JobHandle(run, "finished")
             case "failed" | "stopped":
                 return JobHandle(run, "ended")
-            case "interrupted":
+            case "interrupted" | "finished":
                 return self._again(run, _parcel(plan, run, offline=offline))
             case _:
                 return JobHandle(run, "attached")
@@ -77,10 +78,11 @@ class RemoteClient:
             raise self._no_checkpoint(begin.name)
         if fresh:
             return self.send(self.plan(run), fresh=True)
-        match self.state(run).status:
-            case "finished":
+        state = self.state(run)
+        match state.status:
+            case "finished" if not state.unsent:
                 return JobHandle(run, "finished")
-            case "failed" | "stopped" | "interrupted":
+            case "failed" | "stopped" | "interrupted" | "finished":
                 return self._again(run, Parcel(run, self._plan(run), __version__, resume=True))
             case _:
                 return JobHandle(run, "attached")

@@ -181,7 +181,7 @@ class LocalClient:
         if folder.driven():
             return JobHandle(folder.run_id, "attached")
         state = self.state(folder.run_id)
-        if state.status == "finished":
+        if state.status == "finished" and not state.unsent:
             return JobHandle(folder.run_id, "finished")
         if state.status in ("failed", "stopped") and not also_ended:
             return JobHandle(folder.run_id, "ended")

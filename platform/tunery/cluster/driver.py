@@ -88,6 +88,8 @@ class Driver:
         if self.profile.store is not None:
             self._phase(f"looking at the store {self.profile.store}")
         settle(self.folder, self.plan, self.profile)
+        if all(study.status in ENDED for study in self.ledger.state.studies):
+            return self._conclude()  # what is left is to tell of it
         self._phase("starting Ray")
         draws.create_ledger(self.profile.study_storage_url)
         with started_ray(self.profile, namespace=self.plan.run_id):
@@ -95,8 +97,7 @@ class Driver:
             if not self._fetch_models():
                 return self._go_home()
             self._waiting = [s for s in self.plan.studies if self.ledger.study(s.name).status not in ENDED]
-            if self._waiting:
-                self._start_packs()
+            self._start_packs()
             self._phase("reading and tokenising the data")
             while (self._waiting or self._preparing or self._studying) and not self._asked_to_stop():
                 self._turn()
@@ -104,9 +105,7 @@ class Driver:
                 return self._go_home()
             self.desk.close()
             self._await_packs()
-        failed = [study.name for study in self.ledger.state.studies if study.status == "failed"]
-        self._end("failed" if failed else "finished", f"failed: {', '.join(failed)}" if failed else "")
-        return EXIT_FAILED if failed else 0
+        return self._conclude()
 
     def _fetch_models(self) -> bool:
         """The hub's models, before anything waits for them; False if the run was asked to stop meanwhile."""
@@ -265,6 +264,12 @@ class Driver:
         self._stop = self._stop or self.folder.stop_file.exists()
         return self._stop
 
+    def _conclude(self) -> int:
+        """All studies have ended; the exit code."""
+        failed = [study.name for study in self.ledger.state.studies if study.status == "failed"]
+        self._end("failed" if failed else "finished", f"failed: {', '.join(failed)}" if failed else "")
+        return EXIT_FAILED if failed else 0
+
     def _go_home(self) -> int:
         """Stop: no new trials, a checkpoint of every seat, states that say so. `resume` goes on from there."""
         self._phase("stopping")
@@ -297,8 +302,9 @@ class Driver:
         self._phase("sending the last metrics to MLflow")
         problem = self.recorder.close()
         if problem:
-            error = "; ".join(filter(None, [error, f"metrics are still in the spool: {problem}"]))
-        self.ledger.update(status=status, error=error, ended_at=ended_at, phase="")
+            rest = f"not all of it is in MLflow: {problem}; `platform resume {self.plan.run_id}` brings the rest there"
+            error = "; ".join(filter(None, [error, rest]))
+        self.ledger.update(status=status, error=error, ended_at=ended_at, phase="", unsent=bool(problem))
         self._write_state(force=True)
 
     def _phase(self, phase: str) -> None:

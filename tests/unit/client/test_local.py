@@ -66,6 +66,19 @@ def test_the_same_plan_again_finds_the_run(client: LocalClient, folder_of: Folde
     assert len(starts(folder)) == 1
 
 
+def test_a_finished_run_of_which_mlflow_lacks_something_goes_on(client: LocalClient, folder_of: FolderOf) -> None:
+    plan = make_plan()
+    client.send(plan)
+    folder = folder_of(plan.run_id)
+    until_running(folder)
+    (folder.root / "finish").touch()
+    wait_for(lambda: not folder.driven())
+    folder.write_state(client.state(plan.run_id).model_copy(update={"unsent": True}))
+    assert client.resume(plan.run_id).outcome == "resumed"
+    wait_for(lambda: not folder.driven())
+    assert len(starts(folder)) == 2
+
+
 def test_an_interrupted_run_goes_on_when_its_plan_is_sent_again(client: LocalClient, folder_of: FolderOf) -> None:
     plan = make_plan()
     client.send(plan)

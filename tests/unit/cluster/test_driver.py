@@ -13,6 +13,7 @@ from tests.unit.cluster.at_the_desk import DATA
 from tests.unit.report.states import study, trial
 from tunery.cluster.driver import Driver, open_driver
 from tunery.cluster.ledger import Ledger
+from tunery.cluster.recorder import Recorder
 from tunery.cluster.tracking.spool import RECORDS, read_records
 from tunery.home import Home
 from tunery.profile import load_profile
@@ -91,3 +92,23 @@ def test_a_report_that_cannot_be_written_is_told_and_fails_nothing(driver: Drive
     state = driver.folder.state()
     assert state.status == "finished"
     assert state.error.startswith("the report was not written: FileExistsError")
+
+
+def test_what_mlflow_did_not_take_is_brought_there_when_the_run_goes_on(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.ledger = Ledger(driver.ledger.state.model_copy(update={"studies": (FINISHED,)}))
+    with monkeypatch.context() as away:
+        close = driver.recorder.close
+        away.setattr(Recorder, "close", lambda _: [close(), "http://mlflow: connection refused"][1])
+        driver._end("finished", "")
+    state = driver.folder.state()
+    assert (state.status, state.unsent) == ("finished", True)
+    assert state.error.startswith("not all of it is in MLflow: http://mlflow: connection refused; `platform resume")
+
+    monkeypatch.setattr("tunery.cluster.driver.started_ray", None)  # no study needs one
+    again = open_driver(driver.folder, driver.home, driver.profile)
+    assert again.run() == 0
+    state = driver.folder.state()
+    assert (state.status, state.unsent, state.error) == ("finished", False, "")
+    assert state.studies == (FINISHED,)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,25 @@ def test_runs_params_metrics_files_and_statuses_arrive(
     files = {path.relative_to(tmp_path / "artifacts" / "glue" / str(parent) / "artifacts").as_posix(): path.read_text()
              for path in (tmp_path / "artifacts").rglob("*") if path.is_file()}  # fmt: skip
     assert files == {"spec.yaml": "name: glue\n", "plan/plan.json": "{}"}
+
+
+def test_a_slow_server_is_waited_for_as_long_as_it_takes_some_of_it(
+    spool: Path, shipper: Shipper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tunery.cluster.tracking.shipper.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("tunery.cluster.tracking.shipper._RECORDS_A_PASS", 3)
+    record_two_trials(Tracker(spool))
+    ship = shipper._ship_some
+
+    def slowly() -> bool:
+        clock[0] += 50.0
+        return ship()
+
+    monkeypatch.setattr(shipper, "_ship_some", slowly)
+    shipper.start()
+    assert shipper.drain(60.0), shipper.problem
+    assert clock[0] >= 4 * 50.0
 
 
 def test_shipping_everything_again_changes_nothing(spool: Path, database: Path, shipper: Shipper) -> None:

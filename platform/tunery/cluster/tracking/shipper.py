@@ -24,7 +24,8 @@ REFUSED = "refused.jsonl"
 _POLL_S = 0.25
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
-_RECORDS_A_PASS = 500
+_RECORDS_A_PASS = 100
+"""Of ten metrics each what one request may carry; and what a slow server takes within anyone's patience."""
 
 
 @dataclass
@@ -74,12 +75,15 @@ class Shipper:
         """Returns at once: MLflow is imported, and its database laid out, in the thread."""
         self._thread.start()
 
-    def drain(self, timeout_s: float) -> bool:
-        """Wait until everything appended before this call is in MLflow. False where the time was not enough."""
+    def drain(self, patience_s: float) -> bool:
+        """Wait until everything appended before this call is in MLflow, however long that takes, as long as some of it
+        arrives every `patience_s`. False where none did."""
         size = self._size()
-        deadline = time.monotonic() + timeout_s
         with self._progress:
+            arrived, deadline = self._shipped.offset, time.monotonic() + patience_s
             while self._shipped.offset < size:
+                if self._shipped.offset > arrived:
+                    arrived, deadline = self._shipped.offset, time.monotonic() + patience_s
                 self._wake.set()  # try now, whatever the present wait is
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
