@@ -7,6 +7,9 @@
                    state.json                          replaced while it changes
                    logs/driver.log/00000.log, 00001.log ...            a log in segments
                    logs/<study>/<number>.log/00000.log ...
+                   spool/records.jsonl/00000.log ...   every evaluation, for the report
+
+A log, and the record of evaluations, is brought in segments.
 
 Only the last segment of a log is ever written again, so that a long log costs no more than a short one.
 No heavy import: the client reads with it, and the job writes.
@@ -22,6 +25,8 @@ STOP = "tunery.stop"
 PLAN = "plan.json"
 STATE = "state.json"
 DRIVER_LOG = "logs/driver.log"
+RECORD = "spool/records.jsonl"
+"""Of a run's folder too."""
 SEGMENT_BYTES = 256 * 1024
 
 

@@ -410,6 +410,9 @@ def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_
     lines = document(capsys, "logs", "fruits", "--trial", str(before.number))["lines"]
     assert lines == folder.trial_log("cola", before.number).read_text().splitlines()
     assert mine.plan(run_id) == plan_of(fruits)
+    files = document(capsys, "report", "fruits", "--to", str(tmp_path / "report"))["files"]
+    assert isinstance(files, list)
+    assert {"report.html", "results_summary.csv", "all_results.json", "loss_curves.png"} < set(files)
     assert run(["submit", str(fruits)]) == 0
     assert "has finished before: nothing was started" in capsys.readouterr().err
     assert not laptop.runs.exists(), "nothing of it lies on the laptop"

@@ -27,7 +27,12 @@ def command(
     run: RunArgument,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="DIR", help="Where to write; made if need be.", show_default="the run's folder"),
+        typer.Option(
+            "--to",
+            metavar="DIR",
+            help="Where to write; made if need be.",
+            show_default="the run's folder",
+        ),
     ] = None,
     profile: ProfileOption = None,
     output: OutputOption = Format.TABLE,
@@ -36,7 +41,7 @@ def command(
 
     Which value of the matrix is better, by how much, whether that is more than chance, and what it cost. A run that
     has ended has its report already, in its folder and among MLflow's artifacts; of one under way this is what is
-    there so far.
+    there so far. Of a run on a cluster it is made here, below TUNERY_HOME/cache/runs, from what MLflow was told.
     """
     extras.require("cluster")
     _, client = here(profile)

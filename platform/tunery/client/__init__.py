@@ -80,7 +80,10 @@ class Client(Protocol):
         """The plan it runs by. ConflictError where another version of tunery has written it and it cannot be read."""
 
     def folder(self, run: str) -> RunFolder:
-        """What there is of the run on this machine: its record and its report among it."""
+        """The run's folder; of one that runs elsewhere, a copy of its record that is made now, with room for a report.
+
+        NotFoundError where nothing of it has come here yet.
+        """
 
     def watch(self, run: str) -> Iterator[RunState]:
         """The state, again and again in short intervals, until the run has ended; the last one is the end."""

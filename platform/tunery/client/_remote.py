@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from tunery.client._trials import study_with
 from tunery.errors import ConflictError, InputError, NotFoundError, RunError
 from tunery.parcel import Parcel
 from tunery.plan import Plan
-from tunery.runs import ENDED, RunFolder, RunState, chosen, first_of, generation, name_of
+from tunery.runs import ENDED, RunFolder, RunState, chosen, first_of, generation, name_of, write_whole
 
 if TYPE_CHECKING:
     from tunery.profile import Profile
@@ -35,8 +36,10 @@ STOP_MARGIN_S = 30.0
 class RemoteClient:
     """See `tunery.client.Client`."""
 
-    def __init__(self, profile: Profile, jobs: Jobs, tracked: Tracked) -> None:
+    def __init__(self, profile: Profile, jobs: Jobs, tracked: Tracked, copies: Path) -> None:
+        """`copies`: the folder for what is read of runs."""
         self._profile = profile
+        self._copies = copies / profile.name
         self._jobs = jobs
         self._tracked = tracked
 
@@ -160,10 +163,13 @@ class RemoteClient:
         return self._jobs.parcel(job).plan
 
     def folder(self, run: str) -> RunFolder:
-        raise NotFoundError(
-            f"run {run} lies on the cluster of profile {self._profile.name!r}, and not on this machine; when it has "
-            f"ended its report is among the artifacts of its studies in MLflow, {self._tracked.uri}"
-        )
+        entry = self._tracked.entry(run)
+        if entry is None or not entry.job:
+            raise NotFoundError(f"nothing of run {run} has come to MLflow at {self._tracked.uri} yet")
+        folder = RunFolder(self._copies / run)
+        lines = self._tracked.lines(entry, mirrored.RECORD, lambda: False)
+        write_whole(folder.root / mirrored.RECORD, "".join(f"{line}\n" for line in lines).encode())
+        return folder
 
     def checkpoint(self, text: str, *, of: str = "") -> Found:
         raise self._no_checkpoint(f"{of}/{text}" if of and "/" not in text else text)

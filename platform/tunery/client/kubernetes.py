@@ -36,9 +36,8 @@ _TRIES = 5
 
 def connect(profile: Profile, home: Home) -> Client:
     """The client that sends plans to the profile's cluster. ProfileError where a secret cannot be read."""
-    del home  # nothing of such a run lies on this machine
     tracked = Tracked.of(profile, profile.environment())
-    return RemoteClient(profile, RayJobs(profile, tracked), tracked)
+    return RemoteClient(profile, RayJobs(profile, tracked), tracked, home.cache / "runs")
 
 
 class RayJobs:

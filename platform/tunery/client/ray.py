@@ -32,11 +32,11 @@ _JOBS = "/api/jobs/"
 
 def connect(profile: Profile, home: Home) -> Client:
     """The client that sends plans to the profile's cluster. ProfileError where the profile does not say where it is."""
-    del home  # nothing of such a run lies on this machine
     if profile.jobs is None:
         raise ProfileError(f"profile {profile.name!r} has target 'ray' and no `jobs`, the address of the Jobs API")
     secrets = profile.environment()
-    return RemoteClient(profile, RayJobs(profile, profile.jobs, secrets), Tracked.of(profile, secrets))
+    jobs = RayJobs(profile, profile.jobs, secrets)
+    return RemoteClient(profile, jobs, Tracked.of(profile, secrets), home.cache / "runs")
 
 
 class RayJobs:
