@@ -25,8 +25,8 @@
     AWS_ACCESS_KEY_ID = {file = "/run/secrets/s3-key"}
     AWS_SECRET_ACCESS_KEY = {file = "/run/secrets/s3-secret"}
 
-A Ray that is joined inherits none of these secrets: its nodes have the store's key themselves, where Amazon's tools
-look for one (AWS_SHARED_CREDENTIALS_FILE names a file).
+A Ray that is joined inherits none of these secrets. Each process of a run there finds them itself, by the profile of
+this name in its node's own configuration (TUNERY_CONFIG); what is set in its environment already stays as it is.
 
     [profiles.cluster]
     target = "ray"                         # the Jobs API of a running cluster, whose own profile has the rest

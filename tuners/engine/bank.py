@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from tuners.engine.eight_bits import EightBits
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-_BLOCK = {"cpu": 1 << 17, "cuda": 1 << 26}
-"""Values that an update computes at a time: on a CPU as many as stay in a core's cache between its operations."""
+_BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}
+"""Values that an update computes at a time: on a CPU as many as stay in a core's cache between its operations,
+on a device few beside what is there anyway."""
 _LEAST_QUANTISED = 4096
 """Values of the smallest weight whose moments may be in 8 bits, as in bitsandbytes."""
 

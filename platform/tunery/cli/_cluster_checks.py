@@ -173,7 +173,7 @@ def secrets(server: ApiServer, objects: list[Object], namespace: str) -> Check:
         if found is None or lacking:
             missing.append(f"{name} ({', '.join(sorted(lacking)) or 'whole'})")
     if missing:
-        todo = f"kubectl -n {namespace} create secret generic ...: docs/kubernetes.md lists them with their keys"
+        todo = f"kubectl -n {namespace} create secret generic ...: deploy/README.md lists them with their keys"
         return Check("secrets", ok=False, detail=f"missing: {', '.join(missing)}", todo=todo)
     return Check("secrets", ok=True, detail=", ".join(sorted(needs.secrets(objects))))
 

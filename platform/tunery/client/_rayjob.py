@@ -43,6 +43,9 @@ def made(settings: Kubernetes, job: str, parcel: Parcel) -> Object:
     spec["entrypoint"] = ENTRYPOINT
     spec["jobId"] = job
     spec["metadata"] = parcel.metadata()
+    if parcel.resume:
+        # It trains what had failed anew: once, as somebody has asked for, and not at every attempt of KubeRay's.
+        spec["backoffLimit"] = 0
     spec["runtimeEnvYAML"] = yaml.safe_dump({"env_vars": dict(ENVIRONMENT)})
     return found
 

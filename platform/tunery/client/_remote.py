@@ -95,9 +95,10 @@ class RemoteClient:
         entry = self._tracked.entry(run)
         # A cluster may forget its jobs; the server knows the last one that has told something.
         taken = {job.id for job in self._jobs.all()} | ({entry.job} if entry is not None else set())
-        count = 0
-        while (job := f"{run}-again-{count}" if count else run) in taken:
-            count += 1
+        again = f"{run}-again-"
+        counts = [int(job.removeprefix(again)) for job in taken if job.removeprefix(again).isdecimal()]
+        counts += [0] if run in taken else []
+        job = f"{again}{max(counts) + 1}" if counts else run
         made = self._jobs.submit(job, parcel)
         return JobHandle(run, "resumed" if made else "attached")
 

@@ -85,19 +85,20 @@ class Driver:
 
     def run(self) -> int:
         """Drive to the end; the exit code."""
+        if not self._left():
+            return self._conclude()  # what is left is to tell of it
         if self.profile.store is not None:
             self._phase(f"looking at the store {self.profile.store}")
         settle(self.folder, self.plan, self.profile)
-        if all(study.status in ENDED for study in self.ledger.state.studies):
-            return self._conclude()  # what is left is to tell of it
         self._phase("starting Ray")
         draws.create_ledger(self.profile.study_storage_url)
         with started_ray(self.profile, namespace=self.plan.run_id):
             self.desk = RemoteDesk()
             if not self._fetch_models():
                 return self._go_home()
-            self._waiting = [s for s in self.plan.studies if self.ledger.study(s.name).status not in ENDED]
-            self._start_packs()
+            self._waiting = self._left()
+            if self._waiting:
+                self._start_packs()
             self._phase("reading and tokenising the data")
             while (self._waiting or self._preparing or self._studying) and not self._asked_to_stop():
                 self._turn()
@@ -219,9 +220,8 @@ class Driver:
         from tunery.cluster.promotion import Promoter  # loads MLflow, which nothing before this should wait for
 
         try:
-            outcome = Promoter(self.folder, self.plan, self.profile, self.recorder).promote(
-                study, self._data[study.name], state
-            )
+            promoter = Promoter(self.folder, self.plan, self.profile, self.recorder, self._asked_to_stop)
+            outcome = promoter.promote(study, self._data[study.name], state)
         except (TuneryError, StorageError) as error:
             self._fail_study(study, error)
             return
@@ -264,6 +264,10 @@ class Driver:
         self._stop = self._stop or self.folder.stop_file.exists()
         return self._stop
 
+    def _left(self) -> list[Study]:
+        """The studies that have not ended."""
+        return [study for study in self.plan.studies if self.ledger.study(study.name).status not in ENDED]
+
     def _conclude(self) -> int:
         """All studies have ended; the exit code."""
         failed = [study.name for study in self.ledger.state.studies if study.status == "failed"]
@@ -300,7 +304,8 @@ class Driver:
             state = self.ledger.state.model_copy(update={"status": status, "ended_at": ended_at, "phase": ""})
             error = "; ".join(filter(None, [error, write_report(self.folder, state, self.plan, self.recorder)]))
         self._phase("sending the last metrics to MLflow")
-        problem = self.recorder.close()
+        # Whoever has asked for the end waits for it, and not for MLflow.
+        problem = self.recorder.close(give_up=self._asked_to_stop if status != "stopped" else None)
         if problem:
             rest = f"not all of it is in MLflow: {problem}; `platform resume {self.plan.run_id}` brings the rest there"
             error = "; ".join(filter(None, [error, rest]))

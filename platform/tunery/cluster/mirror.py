@@ -90,14 +90,14 @@ class Mirror:
     def _bring(self, *, final: bool) -> None:
         client = self._connected()
         state = self._folder.current(name=self._folder.name)
+        if not final:  # first: whoever asks counts the time from there
+            self.asked_to_stop |= client.get_run(self._run).data.tags.get(mirrored.STOP) == self._job
         # An end is told when everything else is there.
         if not final and state.status not in ENDED and self._folder.state_file.exists():
             self._bring_state(client, state.model_dump_json(indent=1).encode())
         record = self._folder.root / mirrored.RECORD
         for file in (*sorted((self._folder.root / "logs").glob("**/*.log")), *([record] if record.exists() else [])):
             self._bring_log(client, file)
-        if not final:
-            self.asked_to_stop |= client.get_run(self._run).data.tags.get(mirrored.STOP) == self._job
         if final:
             self._bring_state(client, state.model_dump_json(indent=1).encode())
             client.set_terminated(self._run, _STATUSES.get(state.status, "FAILED"))

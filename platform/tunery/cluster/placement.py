@@ -146,13 +146,15 @@ def _needed(node: Node, cpus: float, gpus: float) -> list[tuple[float, float]]:
 def _share(wanted: Wanted, room: Room, workers: int) -> Resources:
     """What each of so many workers reserves: what was asked for, or the most that lets all of them find a node.
 
-    Where no share does (a cluster whose nodes come when they are needed has none yet), what was asked for.
+    Where devices are too few for all of them, those that have one. Where none has (a cluster whose nodes come when they
+    are needed has none yet), what was asked for.
     """
     asked = Resources(wanted.workers, wanted.cpus_per_worker, wanted.gpus_per_worker)
-    shares = {float(wanted.cpus_per_worker)} | {
-        node.cpus / parts for node in room.nodes for parts in range(1, workers + 1)
-    }
-    for cpus in sorted((share for share in shares if 0 < share <= wanted.cpus_per_worker), reverse=True):
+    if wanted.gpus_per_worker:
+        workers = min(workers, sum(int(node.gpus // wanted.gpus_per_worker) for node in room.nodes))
+    parts = {node.cpus / part for node in room.nodes for part in range(1, workers + 1)}
+    fitting = {part for part in parts if 0 < part < asked.cpus_per_worker}
+    for cpus in (asked.cpus_per_worker, *sorted(fitting, reverse=True)):
         # Ray counts in ten-thousandths: shares that are rounded up would not all fit.
         share = Resources(wanted.workers, math.floor(cpus * 1e4) / 1e4, wanted.gpus_per_worker)
         if workers_on(room.nodes, share) >= workers:

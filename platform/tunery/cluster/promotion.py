@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import ray
 from storage.checkpoints import CheckpointStore
 from storage.registry import Registry, Version
 from tunery.cluster.messages import SeatName, StudyData
-from tunery.cluster.nodes import on_this_node
 from tunery.cluster.recorder import Recorder
 from tunery.errors import RunError, UnreachableError
 from tunery.home import who
@@ -23,7 +23,7 @@ from tunery.profile import Profile
 from tunery.runs import RunFolder, StudyState
 
 SHIPMENT_S = 300.0
-"""What a registration waits for the trial's run and artifacts to be in MLflow."""
+"""Within which MLflow must have taken something more, or a registration waits no longer for the trial's run."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Promoter:
     plan: Plan
     profile: Profile
     recorder: Recorder
+    asked_to_stop: Callable[[], bool]
 
     def promote(self, study: Study, data: StudyData, state: StudyState) -> Outcome:
         """Register the best trial's adapter and let the gate decide.
@@ -76,9 +77,13 @@ class Promoter:
         adapter = self._adapter(name, data, card)
         self.recorder.adapter(name, adapter)
         self.recorder.summary(study.name, {**trial.metrics, **_over_seeds(card.seeds)}, step=trial.step)
-        if not self.recorder.shipper.drain(SHIPMENT_S):
+        shipper = self.recorder.shipper
+        if not shipper.drain(SHIPMENT_S, give_up=self.asked_to_stop):
+            why = (
+                "the run was asked to stop" if self.asked_to_stop() else shipper.problem or "MLflow takes nothing more"
+            )
             raise UnreachableError(
-                f"the adapter of {name} is not registered: {self.recorder.shipper.problem}; it lies in {adapter}. "
+                f"the adapter of {name} is not registered: {why}; it lies in {adapter}. "
                 f"When MLflow answers again: platform resume {self.plan.run_id}"
             )
         run_id = self.recorder.shipper.run_id(study.name, trial.number)
@@ -99,10 +104,10 @@ class Promoter:
 
     def _measure(self, registry: Registry, champion: Version, study: Study, candidate: Score) -> Score:
         """The champion's score on the candidate's data."""
-        with tempfile.TemporaryDirectory() as scratch:
+        # In the run's folder, which all nodes see: this one may be a head that is not to compute.
+        with tempfile.TemporaryDirectory(dir=self.folder.root) as scratch:
             folder = registry.download(champion, Path(scratch))
-            # The folder is on this node alone.
-            value: float = ray.get(measure.options(scheduling_strategy=on_this_node()).remote(folder, study))
+            value: float = ray.get(measure.remote(folder, study))
         return Score(candidate.objective, value, candidate.data_fingerprint)
 
     def _adapter(self, name: SeatName, data: StudyData, card: AdapterCard) -> Path:

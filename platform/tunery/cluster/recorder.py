@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ STATUSES: Mapping[Ending, Status] = {
     "stopped": "KILLED",
 }
 LAST_SHIPMENT_S = 60.0
-"""What the end of a run waits for MLflow; what is not there by then stays in the spool."""
+"""Within which MLflow must have taken something more, or the end of a run waits for it no longer."""
 
 
 class Recorder:
@@ -131,9 +131,9 @@ class Recorder:
         """Keep the run's report among the artifacts of a study's own run."""
         self._tracker.artifacts(study, None, folder, "report", _now_ms())
 
-    def close(self) -> str:
-        """Ship what is left. '' when all is in MLflow, else what stands in the way."""
-        shipped = self.shipper.drain(LAST_SHIPMENT_S)
+    def close(self, give_up: Callable[[], bool] | None = None) -> str:
+        """Ship what is left; see `Shipper.drain`. '' when all is in MLflow, else what stands in the way."""
+        shipped = self.shipper.drain(LAST_SHIPMENT_S, give_up=give_up)
         self.shipper.close()
         self._tracker.close()
         if self._events is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import ValidationError, field_validator
+from pydantic import ConfigDict, ValidationError, field_validator
 
 from tunery.errors import ConflictError, InputError
 from tunery.here.layout import Layout, write_private
@@ -20,7 +20,12 @@ _SETTINGS = {"endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "region": 
 
 
 class Store(S3):
-    """A bucket, or a folder, and how it is reached. Its key is in files of the cluster's."""
+    """A bucket, or a folder, and how it is reached. Its key is in files of the cluster's.
+
+    Stored data: what another version has added is passed over.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     address: str
     """s3://BUCKET[/PREFIX], or a folder's whole path."""
@@ -58,8 +63,11 @@ def wanted(address: str | None, environment: Mapping[str, str]) -> Store | None:
     found = {
         key: value for key, names in _SETTINGS.items() if (value := next(filter(None, map(environment.get, names)), ""))
     }
+    bucket = address.startswith("s3://")
     try:
-        store = Store.model_validate({"address": address, **(found if address.startswith("s3://") else {})})
+        store = Store.model_validate(
+            {"address": address, **found} if bucket else {"address": str(Path(address).expanduser())}
+        )
     except ValidationError as error:
         (first, *_) = error.errors(include_url=False, include_input=False)
         name = first["loc"][0] if first["loc"] else "address"

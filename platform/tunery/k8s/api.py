@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
@@ -219,7 +220,7 @@ def _client(settings: Kubernetes, profile: str) -> Any:
             config.load_kube_config(
                 config_file=file, context=settings.context, client_configuration=chosen, persist_config=False
             )
-    except (ConfigException, OSError, ValueError) as error:
+    except (ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise ProfileError(
             f"profile {profile!r} cannot be used for Kubernetes: {where(settings)}: {error}; "
             f"kubeconfig and context under [profiles.{profile}.kubernetes] name others"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from tests.unit.client.fakes import make_plan
 from tests.unit.cluster.at_the_desk import DATA
 from tests.unit.report.states import study, trial
-from tunery.cluster.driver import Driver, open_driver
+from tunery.cluster.driver import EXIT_FAILED, Driver, open_driver
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.recorder import Recorder
 from tunery.cluster.tracking.spool import RECORDS, read_records
@@ -94,13 +96,39 @@ def test_a_report_that_cannot_be_written_is_told_and_fails_nothing(driver: Drive
     assert state.error.startswith("the report was not written: FileExistsError")
 
 
+def test_a_run_whose_models_cannot_be_fetched_fails_with_the_reason(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver._studying = {}
+
+    def nothing_fetched() -> bool:
+        driver._fail_study(driver.plan.studies[0], ValueError("no such model"))
+        return True
+
+    monkeypatch.setattr("tunery.cluster.driver.started_ray", lambda *_, **__: nullcontext())
+    monkeypatch.setattr("tunery.cluster.driver.RemoteDesk", MagicMock)
+    monkeypatch.setattr(driver, "_fetch_models", nothing_fetched)
+    assert driver.run() == EXIT_FAILED
+    state = driver.folder.state()
+    assert (state.status, state.error) == ("failed", "failed: cola")
+    assert state.studies[0].error == "no such model"
+
+
+def test_a_stop_is_not_kept_waiting_by_a_slow_mlflow(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = MagicMock(return_value="")
+    monkeypatch.setattr(driver.recorder, "close", close)
+    driver._end("stopped", "")
+    driver._end("failed", "")
+    assert [call.kwargs["give_up"] for call in close.call_args_list] == [None, driver._asked_to_stop]
+
+
 def test_what_mlflow_did_not_take_is_brought_there_when_the_run_goes_on(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver.ledger = Ledger(driver.ledger.state.model_copy(update={"studies": (FINISHED,)}))
     with monkeypatch.context() as away:
         close = driver.recorder.close
-        away.setattr(Recorder, "close", lambda _: [close(), "http://mlflow: connection refused"][1])
+        away.setattr(Recorder, "close", lambda *_, **__: [close(), "http://mlflow: connection refused"][1])
         driver._end("finished", "")
     state = driver.folder.state()
     assert (state.status, state.unsent) == ("finished", True)

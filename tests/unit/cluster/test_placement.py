@@ -70,6 +70,8 @@ def test_all_packs_find_a_node_at_once(nodes: tuple[Node, ...], bases: int, pack
         ((Node(0), Node(4, 1)), {"packs": 1, "cpus_per_worker": 2, "gpus_per_worker": 1}, 2),
         ((Node(0),), {"packs": 1, "cpus_per_worker": 2, "gpus_per_worker": 1}, 2),
         ((), {"packs": 1, "cpus_per_worker": 2}, 2),
+        ((Node(8, 2),), {"packs": 4, "cpus_per_worker": 8, "gpus_per_worker": 1}, 4),
+        ((Node(8, 3), Node(8, 3)), {"packs": 3, "cpus_per_worker": 16, "gpus_per_worker": 2}, 8),
     ],
     ids=str,
 )

@@ -126,8 +126,13 @@ def test_a_slow_server_is_waited_for_as_long_as_it_takes_some_of_it(
 
     monkeypatch.setattr(shipper, "_ship_some", slowly)
     shipper.start()
-    assert shipper.drain(60.0), shipper.problem
+    assert shipper.drain(60.0, give_up=lambda: False), shipper.problem
     assert clock[0] >= 4 * 50.0
+
+
+def test_who_has_something_better_to_do_waits_no_longer(spool: Path, shipper: Shipper) -> None:
+    record_two_trials(Tracker(spool))
+    assert not shipper.drain(PATIENCE_S, give_up=lambda: True)
 
 
 def test_shipping_everything_again_changes_nothing(spool: Path, database: Path, shipper: Shipper) -> None:

@@ -105,6 +105,18 @@ def test_what_is_no_store_is_named(address: str, environment: Mapping[str, str],
     assert said in str(raised.value)
 
 
+def test_a_folder_of_the_user_is_a_whole_path_and_a_slash_makes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert wanted("~/data", {}) == wanted("/home/somebody/data/", {}) == Store(address="/home/somebody/data")
+
+
+def test_what_another_version_knows_of_a_store_is_passed_over(layout: Layout) -> None:
+    kept = settled(wanted("/data", {}))
+    save(layout, kept)
+    layout.kept.write_text(layout.kept.read_text().replace('"address"', '"later": 1, "address"'))
+    assert load(layout) == kept
+
+
 def test_a_cluster_keeps_the_store_that_it_began_with(tmp_path: Path) -> None:
     folder = settled(wanted(str(tmp_path), {}))
     assert sized(folder, None, None) == folder

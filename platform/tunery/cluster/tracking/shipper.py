@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -75,15 +75,21 @@ class Shipper:
         """Returns at once: MLflow is imported, and its database laid out, in the thread."""
         self._thread.start()
 
-    def drain(self, patience_s: float) -> bool:
-        """Wait until everything appended before this call is in MLflow, however long that takes, as long as some of it
-        arrives every `patience_s`. False where none did."""
+    def drain(self, patience_s: float, *, give_up: Callable[[], bool] | None = None) -> bool:
+        """Wait until everything appended before this call is in MLflow. False where that is not to be waited for.
+
+        `give_up`: then it may take as long as it takes, as long as some of it arrives every `patience_s` and this does
+        not hold. Without it `patience_s` is all the time there is.
+        """
         size = self._size()
         with self._progress:
             arrived, deadline = self._shipped.offset, time.monotonic() + patience_s
             while self._shipped.offset < size:
-                if self._shipped.offset > arrived:
-                    arrived, deadline = self._shipped.offset, time.monotonic() + patience_s
+                if give_up is not None:
+                    if give_up():
+                        return False
+                    if self._shipped.offset > arrived:
+                        arrived, deadline = self._shipped.offset, time.monotonic() + patience_s
                 self._wake.set()  # try now, whatever the present wait is
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
