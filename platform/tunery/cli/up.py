@@ -32,7 +32,7 @@ def command(
         str | None,
         typer.Option(
             "--store",
-            help="Of artifacts and checkpoints: s3://BUCKET[/PREFIX], with its key and endpoint in AWS_ACCESS_KEY_ID, "
+            help="Of artifacts and checkpoints: s3://BUCKET/PREFIX, with its key and endpoint in AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL; or a folder.",
             show_default="as before, or the cluster's folder",
         ),
