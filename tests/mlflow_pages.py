@@ -38,8 +38,10 @@ def study_of(client: MlflowClient, experiment: str, model: str) -> Study:
 def look(browser: Browser, address: str, login: tuple[str, str] | None, study: Study, pictures: Path | None) -> None:
     """Open each page and wait for what it must show; `pictures`: the folder for what is seen."""
     parts = urlsplit(address)
-    with_login = f"{login[0]}:{login[1]}@" if login else ""
-    base = f"{parts.scheme}://{with_login}{parts.netloc}/#"
+    if login:
+        # Once, and remembered: a page whose own address holds a password may not ask its server for anything.
+        browser.open(f"{parts.scheme}://{login[0]}:{login[1]}@{parts.netloc}/health")
+    base = f"{parts.scheme}://{parts.netloc}/#"
     runs, experiments = json.dumps(sorted(study.trials.values())), json.dumps([study.experiment])
     pages = {
         "study": (f"/experiments/{study.experiment}/runs/{study.run}", ("Child runs", *study.trials)),

@@ -12,6 +12,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from tests.unit.tuners.test_needs import NEED
 from tunery.cluster import packs
 from tunery.cluster.orders import PackOrder, Resources
+from tunery.cluster.placement import Node
 from tunery.cluster.retry import Cause
 from tunery.cluster.shortage import explained, note
 from tunery.spec import ModelSpec
@@ -63,7 +64,7 @@ def test_a_pack_whose_allocator_refuses_starts_smaller_and_is_given_up_with_advi
             assert pack == "pack-0"
 
     monkeypatch.setattr(packs, "_train", train)
-    monkeypatch.setattr(packs, "_nodes", lambda: [{"CPU": 4.0}])
+    monkeypatch.setattr(packs, "nodes", lambda: (Node(4),))
     desk: Any = Desk()
     why = packs.host(replace(order(tmp_path), desk=desk), Resources(1, 1, 0), tmp_path)
     assert tried == [(4, 0), (2, 1), (1, 2), (1, 3)]
