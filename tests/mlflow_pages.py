@@ -40,7 +40,7 @@ def look(browser: Browser, address: str, login: tuple[str, str] | None, study: S
     parts = urlsplit(address)
     if login:
         # Once, and remembered: a page whose own address holds a password may not ask its server for anything.
-        browser.open(f"{parts.scheme}://{login[0]}:{login[1]}@{parts.netloc}/health")
+        browser.open(f"{parts.scheme}://{login[0]}:{login[1]}@{parts.netloc}/")
     base = f"{parts.scheme}://{parts.netloc}/#"
     runs, experiments = json.dumps(sorted(study.trials.values())), json.dumps([study.experiment])
     pages = {
@@ -57,10 +57,10 @@ def look(browser: Browser, address: str, login: tuple[str, str] | None, study: S
     }
     for name, (path, texts) in pages.items():
         browser.open(base + path)
-        browser.close_all("Close")  # a panel that offers to chat
         browser.shows(*texts)
         if name == "comparison":
             assert browser.count(".js-plotly-plot .parcoords"), "the parallel coordinates are drawn"
         if pictures is not None:
+            browser.close_all("Close")  # a panel that offers to chat
             browser.settle()
             browser.picture(pictures / f"mlflow-{name}.png")
