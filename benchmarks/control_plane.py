@@ -31,6 +31,7 @@ import ray
 
 from benchmarks.places import Places, Refills
 from benchmarks.report import machine, save, table
+from storage.files import write_whole
 from tunery.cluster import driver
 from tunery.cluster.driver import Driver, open_driver
 from tunery.cluster.messages import PackMessage, Report, Reported, Seated, SeatName
@@ -38,7 +39,7 @@ from tunery.cluster.orders import PackOrder, Resources
 from tunery.home import Home
 from tunery.plan import Plan, Study, compile_plan
 from tunery.profile import load_profile
-from tunery.runs import RunFolder, write_whole
+from tunery.runs import RunFolder
 from tunery.spec import parse_spec
 
 CLAIM_S = 0.3

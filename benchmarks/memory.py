@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -151,7 +150,7 @@ def _measure(job: Job) -> Memory:
     import torch
 
     from benchmarks.steps import probe
-    from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory
+    from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory, peak_bytes
     from tuners.full.config import Config as FullConfig
     from tuners.qst.config import Config as QstConfig
 
@@ -182,27 +181,17 @@ def _measure(job: Job) -> Memory:
     for _ in range(STEPS):
         probe.step(pack)
     on_device = torch.cuda.max_memory_allocated(base.device) / 2**20 if base.device.type == "cuda" else None
-    return Memory(job.seats, base_mib, peak_mib(), on_device, foreseen_mib, pack.max_tokens)
+    peak_mib = peak_bytes(torch.device("cpu")) / 2**20
+    return Memory(job.seats, base_mib, peak_mib, on_device, foreseen_mib, pack.max_tokens)
 
 
 def resident_mib() -> float:
     """What this process holds now; nan where the system does not say."""
-    return _status("VmRSS")
-
-
-def peak_mib() -> float:
-    """The most it held."""
-    # Not ru_maxrss, which a new process takes over from the one that started it.
-    found = _status("VmHWM")
-    return found if found == found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _status(name: str) -> float:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return float("nan")
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:")), float("nan"))
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), float("nan"))
 
 
 def table(rows: Sequence[Memory]) -> str:

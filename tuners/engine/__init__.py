@@ -6,7 +6,7 @@ from tuners.engine.base import Base
 from tuners.engine.gemm import native_dtype
 from tuners.engine.generate import Asker
 from tuners.engine.group import Group, Workers
-from tuners.engine.memory import keep_freed_memory
+from tuners.engine.memory import forget_peak, keep_freed_memory, peak_bytes
 from tuners.engine.pack import Pack
 from tuners.engine.reader import Reader
 from tuners.engine.state import SeatState
@@ -39,6 +39,8 @@ __all__ = [
     "SeatState",
     "StepReport",
     "Workers",
+    "forget_peak",
     "keep_freed_memory",
     "native_dtype",
+    "peak_bytes",
 ]

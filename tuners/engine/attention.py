@@ -99,7 +99,9 @@ def attend(
             drawn = None
             if dropout:
                 drawn = Dropout(pair_keys(context.row_keys.index_select(0, bucket.sequences), site, heads), dropout)
-            out = plain_attention(q, k, v, mask=bucket.mask, causal=causal, scale=scale, dropout=drawn)
+            out = plain_attention(
+                q, k, v, lengths=bucket.lengths, mask=bucket.mask, causal=causal, scale=scale, dropout=drawn
+            )
         outputs.append(out.transpose(1, 2).reshape(bucket.count * bucket.length, heads * size))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return unpadded(joined, layout).view(1, tokens, heads, size)

@@ -96,13 +96,13 @@ class Beside:
             if rows.examples:
                 # Where an answer begins, the label says.
                 begins = tuple(example.label for example in rows.examples) if rows.answers else ()
-                same = (type(side), side.kind, begins, *map(_key, rows.examples))
+                same = (type(side), side.kind, begins, *map(content, rows.examples))
                 groups.setdefault(same, []).append(place)
         outputs: dict[int, Tensor] = {}
         for places in groups.values():
             rows = layout.rows[places[0]]
             own = self._laid_out([Rows(rows.examples, None, rows.answers)])
-            parts = [found[_key(example)] for example in rows.examples]
+            parts = [found[content(example)] for example in rows.examples]
             filler = parts[0].new_zeros(parts[0].shape[0], own.fillers.shape[0], parts[0].shape[2])
             states = torch.cat([*parts, filler], 1).unbind()
             outputs |= zip(places, self._together([sides[place] for place in places], states, own, None), strict=True)
@@ -121,7 +121,7 @@ class Beside:
 
     def _found(self, layout: Layout) -> dict[_Key, Tensor]:
         """[L + 1, T, I] of each sequence that is read."""
-        wanted = {_key(example): example for rows in layout.rows for example in rows.examples}
+        wanted = {content(example): example for rows in layout.rows for example in rows.examples}
         found = {key: states for key in wanted if (states := self.kept.get(key)) is not None}
         missing = {key: example for key, example in wanted.items() if key not in found}
         if missing:
@@ -157,5 +157,6 @@ class Beside:
             self._taken.append((output[0] if isinstance(output, tuple) else output)[0])
 
 
-def _key(example: AnyExample) -> _Key:
+def content(example: AnyExample) -> _Key:
+    """What the base reads of it."""
     return example.ids.tobytes(), b"" if example.types is None else example.types.tobytes()

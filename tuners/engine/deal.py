@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 Part = tuple[str, int, int]
@@ -57,3 +57,30 @@ def forwards(lengths: Mapping[str, Sequence[int]], *, max_tokens: int, rank: int
     cuts = [list(cut(share, lengths, max_tokens)) for share in deal(lengths, workers)]
     most = max(map(len, cuts))
     return cuts[rank] + [[] for _ in range(most - len(cuts[rank]))]
+
+
+def together(
+    lengths: Mapping[str, Sequence[int]], reads: Mapping[str, Hashable], *, max_tokens: int
+) -> list[list[Part]]:
+    """One worker's forwards of a step in which seats may read the same: `reads` is equal for those that do.
+
+    A row of theirs is in one forward for as many of them as fit into it; whole seats one after another would have it
+    in as many forwards as they take.
+    """
+    alike: dict[Hashable, list[str]] = {}
+    for name in lengths:
+        alike.setdefault(reads[name], []).append(name)
+    teams = {team[0]: team for names in alike.values() for team in _teams(names, lengths[names[0]], max_tokens)}
+    sizes = {first: [size * len(team) for size in lengths[first]] for first, team in teams.items()}
+    whole = [(first, 0, len(rows)) for first, rows in sizes.items()]
+    return [
+        [(name, low, high) for first, low, high in parts for name in teams[first]]
+        for parts in cut(whole, sizes, max_tokens)
+    ]
+
+
+def _teams(names: Sequence[str], rows: Sequence[int], max_tokens: int) -> Iterator[Sequence[str]]:
+    """As even as can be, of at most as many seats as may have the longest row in one forward."""
+    most = max(1, max_tokens // max(rows, default=1))
+    count = -(-len(names) // most)
+    return (names[len(names) * team // count : len(names) * (team + 1) // count] for team in range(count))

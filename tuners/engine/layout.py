@@ -55,6 +55,8 @@ class Bucket:
     length: int
     sequences: Tensor
     """int64 [count] which sequences; those that only fill it up stand there a second time."""
+    lengths: tuple[int, ...]
+    """[count] their tokens; the other places are padded."""
     mask: Tensor | None
     """bool [count, 1, 1, L], true at real tokens; None where nothing is padded."""
 
@@ -296,7 +298,8 @@ def _buckets(
         sources.append((starts[sequences, None] + within).ravel())
         # With a causal mask a padded key comes after every real query, so nothing sees it.
         mask = None if causal else _mask(lengths[sequences], length, device)
-        buckets.append(Bucket(len(sequences), length, torch.from_numpy(sequences).to(device), mask))
+        which, real = torch.from_numpy(sequences).to(device), tuple(lengths[sequences].tolist())
+        buckets.append(Bucket(len(sequences), length, which, real, mask))
         start += len(sequences) * length
     return tuple(buckets), place_of[sequence_R] + position_R, np.concatenate(sources)
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from tuners.engine import evaluate, export
 from tuners.engine.bank import Bank, gather, sum_gradients
 from tuners.engine.base import Base
-from tuners.engine.deal import Part, forwards
+from tuners.engine.beside import content
+from tuners.engine.deal import Part, forwards, together
 from tuners.engine.estimate import Footprint
 from tuners.engine.layout import training_rows
 from tuners.engine.room import Room, ran_out
@@ -241,6 +242,9 @@ class Pack:
         """This worker's share of a step, in forwards of at most `max_tokens`."""
         lengths = {name: [len(example.ids) for example in batch.examples] for name, batch in batches.items()}
         group = self.base.group
+        if self.base.spec.beside:  # on one worker, and it runs on a row once for all that are with it in a forward
+            reads = {name: tuple(map(content, batch.examples)) for name, batch in batches.items()}
+            return together(lengths, reads, max_tokens=self.max_tokens)
         return forwards(lengths, max_tokens=self.max_tokens, rank=group.rank, workers=group.size)
 
     def _forward(self, parts: Sequence[Part], batches: dict[str, Batch], tallies: dict[str, _Tally]) -> None:

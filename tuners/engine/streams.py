@@ -112,11 +112,16 @@ def _keep(state: Tensor, p: float | Tensor) -> Tensor:
 
 
 def apply_mask(x: Tensor, keep: Tensor) -> Tensor:
-    """x where int16 `keep` has all bits set, 0 where it has none.
+    """x where `keep` (int16, or `widened`) has all bits set, 0 where it has none.
 
     Bits, because a product with a bool takes a CPU several times as long, most of all in bfloat16.
     """
     return torch.bitwise_and(x.view(_BITS[x.dtype]), keep).view(x.dtype)
+
+
+def widened(keep: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is applied to more than one tensor of this type, as `apply_mask` is quickest with it."""
+    return keep.to(_BITS[dtype])
 
 
 _BITS = {

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuners.engine.deal import cut, deal, forwards
+from tuners.engine.deal import cut, deal, forwards, together
 
 STEP = {"a": [5, 3, 9], "none": [], "b": [20], "c": [1] * 12}
 
@@ -53,3 +53,25 @@ def test_all_workers_run_as_many_forwards() -> None:
     assert [] in per_worker[2] or [] in per_worker[1], "with 20 tokens in one row some have less to do"
     dealt = [row for each in per_worker for parts in each for row in rows(parts)]
     assert sorted(dealt) == sorted((name, row) for name, sizes in STEP.items() for row in range(len(sizes)))
+
+
+def test_what_seats_read_together_lies_in_one_forward() -> None:
+    lengths = {"a": [3, 4, 5], "own": [6, 6], "b": [3, 4, 5], "c": [3, 4, 5]}
+    reads = {"a": 1, "own": 2, "b": 1, "c": 1}
+    assert together(lengths, reads, max_tokens=24) == [
+        [("a", 0, 2), ("b", 0, 2), ("c", 0, 2)],
+        [("a", 2, 3), ("b", 2, 3), ("c", 2, 3)],
+        [("own", 0, 2)],
+    ]
+
+
+@pytest.mark.parametrize("most", [1, 4, 9, 11, 30, 1000])
+def test_every_row_is_there_once_and_no_forward_is_too_long(most: int) -> None:
+    draw = np.random.default_rng(0)
+    sizes = [draw.integers(1, 12, 7).tolist() for _ in range(3)]
+    lengths = {str(seat): sizes[seat % 3] for seat in range(8)}
+    found = together(lengths, {name: int(name) % 3 for name in lengths}, max_tokens=most)
+    assert sorted(row for parts in found for row in rows(parts)) == [(n, r) for n in lengths for r in range(7)]
+    for parts in found:
+        tokens = [lengths[name][row] for name, row in rows(parts)]
+        assert sum(tokens) <= most or len(tokens) == 1

@@ -30,8 +30,18 @@ def with_gradients(attention: Any, drawn: list[Tensor], dtype: torch.dtype) -> l
     return [x.detach().double() for x in (out, *torch.autograd.grad(out, (q, k, v), drawn[3].to(dtype)))]
 
 
-def plain(mask: Tensor | None = None, *, causal: bool = False, dropout: Dropout | None = None) -> Any:
-    return lambda q, k, v: plain_attention(q, k, v, mask=mask, causal=causal, scale=D**-0.5, dropout=dropout)
+def plain(
+    mask: Tensor | None = None,
+    *,
+    lengths: list[int] | None = None,
+    causal: bool = False,
+    dropout: Dropout | None = None,
+) -> Any:
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        real = lengths or [q.shape[2]] * N
+        return plain_attention(q, k, v, lengths=real, mask=mask, causal=causal, scale=D**-0.5, dropout=dropout)
+
+    return attention
 
 
 def one_by_one(mask: Tensor | None, *, causal: bool, dropout: Dropout | None) -> Any:
@@ -58,15 +68,30 @@ def one_by_one(mask: Tensor | None, *, causal: bool, dropout: Dropout | None) ->
 def test_gradients_are_those_of_autograd(
     length: int, causal: bool, masked: bool, dropped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(module._PIECE, "cpu", 4 * (SHORT + 8) ** 2 + 7)  # two pieces, the second one smaller
+    monkeypatch.setitem(module._PIECE, "cpu", 2 * length**2 - 1)  # a head at a time, of the short ones all
     real = torch.tensor([length, max(1, length - 3), max(1, length // 2)])
-    mask = (torch.arange(length) < real[:, None]).view(N, 1, 1, length) if masked else None
+    counts = torch.arange(length) < real[:, None]
+    # Causal attention needs no mask: what is padded comes later than all that counts.
+    mask = counts.view(N, 1, 1, length) if masked and not causal else None
     dropout = Dropout(pair_keys(torch.tensor([5, 6, 7]), 1, H), P) if dropped else None
-    args = drawn(length, torch.float64)
-    found = with_gradients(plain(mask, causal=causal, dropout=dropout), args, torch.float64)
+    *args, gradient = drawn(length, torch.float64)
+    read = counts.view(N, 1, length, 1) if masked else torch.ones(N, 1, length, 1, dtype=torch.bool)
+    args.append(gradient * read)  # of what is not read there is none
+    lengths = real.tolist() if masked else None
+    found = with_gradients(plain(mask, lengths=lengths, causal=causal, dropout=dropout), args, torch.float64)
     expected = with_gradients(one_by_one(mask, causal=causal, dropout=dropout), args, torch.float64)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+        assert one.isfinite().all()
+        torch.testing.assert_close(one * read, other * read, rtol=1e-12, atol=1e-12)
+
+
+def test_on_a_cpu_no_piece_is_wider_than_its_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module._PIECE, "cpu", 2 * 264**2)
+    parts = list(module._parts(torch.Size([2, 3, 264, D]), (257, 131), torch.device("cpu")))
+    assert parts == [
+        (slice(0, 2), 264, 257), (slice(2, 3), 264, 257),
+        (slice(3, 6), 136, 131),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("length", [8, 64, SHORT])

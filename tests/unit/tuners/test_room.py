@@ -34,7 +34,7 @@ def test_what_autograd_keeps_is_counted_once_and_without_the_bases_own() -> None
 def test_what_attention_keeps_of_pairs_of_tokens_is_counted_apart() -> None:
     q = torch.randn(2, 3, 40, 8, requires_grad=True)
     with counting_kept([]) as kept:
-        y = plain_attention(q, q, q, mask=None, causal=False, scale=1.0, dropout=None)
+        y = plain_attention(q, q, q, lengths=[40, 40], mask=None, causal=False, scale=1.0, dropout=None)
         assert kept() == Kept(3 * q.numel() * 4, 2 * 3 * 40 * 40 * 4)
     assert y.requires_grad
 
@@ -43,7 +43,7 @@ def test_of_long_sequences_nothing_is_kept_for_pairs_of_tokens() -> None:
     q = torch.randn(2, 3, SHORT + 8, 8, requires_grad=True)
     dropout = Dropout(torch.arange(6), 0.1)
     with counting_kept([]) as kept:
-        y = plain_attention(q, q, q, mask=None, causal=True, scale=1.0, dropout=dropout)
+        y = plain_attention(q, q, q, lengths=[SHORT + 8] * 2, mask=None, causal=True, scale=1.0, dropout=dropout)
         assert kept() == Kept(3 * q.numel() * 4, 0)
     assert y.requires_grad
 
