@@ -16,9 +16,14 @@ def is_folder(id: str) -> bool:  # noqa: A002  (the spec's own word)
     return id.startswith(("/", "./", "../", "~")) or id in (".", "..")
 
 
+def is_embedded(id: str) -> bool:  # noqa: A002
+    """Whether a model is carried by an installed package."""
+    return id.startswith("embedded:")
+
+
 def on_a_hub(id: str) -> bool:  # noqa: A002  (the spec's own word)
     """Whether a model id is a hub's: neither a folder nor embedded."""
-    return not (id.startswith("embedded:") or is_folder(id))
+    return not (is_embedded(id) or is_folder(id))
 
 
 def model_folder(id: str) -> str:  # noqa: A002  (the spec's own word)
@@ -28,7 +33,7 @@ def model_folder(id: str) -> str:  # noqa: A002  (the spec's own word)
     absolute path, and a hub id itself. StorageError for an embedded model that is unknown or not installed, and for a
     folder without a model.
     """
-    if id.startswith("embedded:"):
+    if is_embedded(id):
         return _embedded(id)
     if not is_folder(id):
         return id

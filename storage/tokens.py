@@ -102,8 +102,9 @@ def labelled(encode: Encode) -> EncodeRows:
 class Questions:
     """Encodes questions, with their answers or without.
 
-    What is too long is cut so that at most `max_length` tokens are left: of a prompt the middle, as far as its answer
-    needs the room and no further than to a half of them; then the answer's end.
+    What is too long is cut so that at most `max_length` tokens are left: of a prompt the middle, as far as an answer
+    needs the room and no further than to a half of them; then the answer's end. In training that answer is the row's
+    own. An evaluation's prompts are those that a user's question gets, so that no score knows how long answers are.
     """
 
     tokenizer: Any
@@ -114,21 +115,32 @@ class Questions:
     """Whether the tokenizer adds its own at the start."""
     stop: int
     """Token id that ends an answer."""
+    room: int
+    """Tokens that an answer may have."""
 
-    def ask(self, texts: Sequence[str], *, room: int) -> list[list[int]]:
-        """The prompts' token ids, with room for so many of an answer."""
-        most = max(self.max_length // 2, self.max_length - room)
-        return [_without_middle(ids, most) for ids in self._prompts(texts)]
+    def ask(self, texts: Sequence[str]) -> list[list[int]]:
+        """The prompts' token ids, with room for an answer."""
+        return [self._cut(ids, self.room) for ids in self._prompts(texts)]
 
-    def __call__(self, rows: Sequence[Row]) -> Encoded:
+    def to_learn(self, rows: Sequence[Row]) -> Encoded:
         """Prompts followed by their answers; a row's label is how many tokens its prompt has."""
-        found, sizes = [], []
-        for row, asked in zip(rows, self._prompts([row.text for row in rows]), strict=True):
-            answer = [*self.tokenizer(row.answer, add_special_tokens=False)["input_ids"], self.stop]
-            prompt = _without_middle(asked, max(self.max_length // 2, self.max_length - len(answer)))
-            found.append([*prompt, *answer][: self.max_length])
-            sizes.append(float(len(prompt)))
-        return Encoded(found, None, sizes)
+        answers = self._answers(rows)
+        prompts = self._prompts([row.text for row in rows])
+        return self._joined([self._cut(ids, len(own)) for ids, own in zip(prompts, answers, strict=True)], answers)
+
+    def to_evaluate(self, rows: Sequence[Row]) -> Encoded:
+        """The same, with the prompts that `ask` gives."""
+        return self._joined(self.ask([row.text for row in rows]), self._answers(rows))
+
+    def _cut(self, prompt: list[int], room: int) -> list[int]:
+        return _without_middle(prompt, max(self.max_length // 2, self.max_length - room))
+
+    def _joined(self, prompts: list[list[int]], answers: list[list[int]]) -> Encoded:
+        ids = [[*prompt, *own][: self.max_length] for prompt, own in zip(prompts, answers, strict=True)]
+        return Encoded(ids, None, [float(len(prompt)) for prompt in prompts])
+
+    def _answers(self, rows: Sequence[Row]) -> list[list[int]]:
+        return [[*self.tokenizer(row.answer, add_special_tokens=False)["input_ids"], self.stop] for row in rows]
 
     def _prompts(self, texts: Sequence[str]) -> list[list[int]]:
         prompts = [self.prompt(text) for text in texts]

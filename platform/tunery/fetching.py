@@ -9,9 +9,9 @@ from pathlib import Path
 from storage.errors import NotFetchedError, StorageError
 from storage.fetching import Wanted, found, have
 from storage.fetching.fetch import Progress
+from storage.files import write_whole
 from storage.models import on_a_hub
 from tunery.plan import Plan, Study
-from tunery.runs import write_whole
 
 
 def wanted(plan: Plan) -> tuple[Wanted, ...]:

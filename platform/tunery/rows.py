@@ -30,17 +30,20 @@ class Place:
     bad_rows: BadRows = "fail"
 
     @classmethod
-    def at(cls, root: Path | None, task: Task, *, seed: int = 0) -> Place:
-        """Under `root`; without one generated, or on the hub. InputError where a task is neither."""
+    def at(cls, root: Path | None, task: Task) -> Place:
+        """Under `root`; without one generated, or on the hub. InputError where a task is neither.
+
+        Bad rows are left out, for the caller to tell: a model may have been trained without them.
+        """
         if root is not None:
-            return cls("path", root, seed)
+            return cls("path", root, bad_rows="skip")
         if task.generate:
-            return cls("embedded", None, seed)
+            return cls("embedded")
         if task.hub is None:
             raise InputError(
                 f"where are the rows of {task.name}? Name the folder that holds {task.folder}/ with --data"
             )
-        return cls("hub", None, seed)
+        return cls("hub", bad_rows="skip")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,15 @@ def evaluation_sets(task: Task, place: Place, *, limit: int | None = None) -> di
     """
     evals, _ = _read(task, place)
     return {name: rows.sampled(limit, place.seed) for name, rows in evals.items()}
+
+
+def skipped(sets: Mapping[str, Rows]) -> list[str]:
+    """What to tell of bad rows that were left out."""
+    return [
+        f"{name}: {len(rows.skipped):,} bad rows are left out; the first one: {rows.skipped[0]}"
+        for name, rows in sets.items()
+        if rows.skipped
+    ]
 
 
 def _read(task: Task, place: Place) -> tuple[dict[str, Rows], Rows | None]:

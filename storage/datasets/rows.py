@@ -189,17 +189,26 @@ def _absent(values: Mapping[str, object], column: str) -> str:
 
 def _class(value: object, fields: Fields) -> float | str:
     labels = fields.labels
-    known = ", ".join(f"{index} = {label}" for index, label in enumerate(labels))
+    # Where a name is a number itself, a number is a name, in every kind of file.
+    numbered = not any(_is_finite(label) for label in labels)
+    known = ", ".join(f"{index} = {label}" if numbered else label for index, label in enumerate(labels))
     if value is None or value == "":
         return f"column {fields.label!r} has no label; known: {known}"
     if isinstance(value, str) and value in labels:
         return float(labels.index(value))
     number = _parsed(value)
-    if number is not None and number in range(len(labels)):
+    if number is not None and numbered and number in range(len(labels)):
         return number
+    if number is not None and f"{number:.15g}" in labels:
+        return float(labels.index(f"{number:.15g}"))
     close = get_close_matches(str(value), labels, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown label {value!r} in column {fields.label!r}; {hint}known: {known}"
+
+
+def _is_finite(value: object) -> bool:
+    number = _parsed(value)
+    return number is not None and math.isfinite(number)
 
 
 def _number(value: object, column: str) -> float | str:

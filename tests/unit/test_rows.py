@@ -10,7 +10,7 @@ import pytest
 
 from storage.datasets import Fields, Row, read_path
 from storage.errors import DataError, MissingSplitError
-from storage.prompts import columns_of
+from storage.prompts import columns_of, filled
 from tunery import tasks
 from tunery.rows import Place, evaluation_sets, training_sets
 
@@ -135,6 +135,19 @@ def test_a_row_that_cannot_be_asked_is_named(tmp_path: Path, row: dict[str, Any]
 
 def test_the_columns_of_a_prompt() -> None:
     assert columns_of("{a} and {b_2}, {a}") == ("a", "b_2")
-    for wrong in ("{}", "{a.b}", "{a!r}", "{a:>3}", "{a", "{0[1]}"):
+    assert columns_of("{the user's question}{0}{a.b}{0[1]}") == ("the user's question", "0", "a.b", "0[1]")
+    for wrong in ("{}", "{a!r}", "{a:>3}", "{a"):
         with pytest.raises(ValueError, match=r"brace|expected"):
             columns_of(wrong)
+
+
+def test_a_prompt_has_its_columns_as_they_are_named_and_what_is_asked_twice_once() -> None:
+    def of(prompt: str, **values: str) -> str:
+        asked, problem = filled(prompt, values, lambda column: (values[column], ""))
+        assert not problem
+        return asked
+
+    odd = {"user question": "why {x}?", "0": "b", "a.b": "c"}
+    assert of("{{so}} {user question} {0} {a.b}", **odd) == "{so} why {x}? b c"
+    assert of("{a}\n{b}", a="x", b=" x") == "x", "nothing but columns"
+    assert of("Is {a} like {b}?", a="x", b="x") == "Is x like x?"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunery.errors import InputError
+
+if TYPE_CHECKING:
+    from storage.tokens import Questions
 
 Form = Literal["chat", "plain"]
 _MARK = "tunery"
@@ -37,6 +40,19 @@ class Prompting:
         if self.form == "plain":
             return self.template.replace("{prompt}", asked)
         return _chat(tokenizer, [{"role": "user", "content": asked}], going_on=True)
+
+    def questions(self, tokenizer: Any, *, max_length: int, room: int) -> Questions:
+        """How questions are encoded, with room for so many tokens of an answer. InputError where none would end."""
+        from storage.tokens import Questions  # loads numpy and pyarrow, which who only reads a card has no use for
+
+        return Questions(
+            tokenizer,
+            max_length,
+            lambda asked: self.text(tokenizer, asked),
+            self.special_tokens,
+            stop_tokens(tokenizer)[0],
+            room,
+        )
 
     @property
     def special_tokens(self) -> bool:

@@ -88,6 +88,20 @@ def test_a_label_is_a_name_or_a_number(tmp_path: Path, label: object, number: in
     assert read(tmp_path).rows[0].label == number
 
 
+@pytest.mark.parametrize("value", [5, "5", 5.0, "5.0"])
+def test_names_that_are_numbers_are_names_in_every_kind_of_file(tmp_path: Path, value: object) -> None:
+    (tmp_path / "cola").mkdir()
+    stars = Fields("sentence", None, "label", tuple("12345"))
+    (tmp_path / "cola" / "train.jsonl").write_text(json.dumps({"sentence": "x", "label": value}))
+    assert read(tmp_path, stars).rows[0].label == 4
+    (tmp_path / "cola" / "train.jsonl").unlink()
+    (tmp_path / "cola" / "train.csv").write_text(f"sentence,label\nx,{value}\n")
+    assert read(tmp_path, stars).rows[0].label == 4
+    assert "unknown label '0' in column 'label'; known: 1, 2, 3, 4, 5" in bad(
+        tmp_path, "train.csv", "sentence,label\nx,0\n", stars
+    )
+
+
 KNOWN = "known: 0 = unacceptable, 1 = acceptable"
 
 

@@ -37,9 +37,7 @@ def tokenizer(chat: str | None = CHAT, *, begins: bool = True, ends: bool = Fals
 
 
 def questions(words: Any, length: int = 64, form: Any = "auto") -> Questions:
-    prompting = Prompting.of(words, PLAIN, form=form)
-    asks = lambda asked: prompting.text(words, asked)  # noqa: E731
-    return Questions(words, length, asks, prompting.special_tokens, stop_tokens(words)[0])
+    return Prompting.of(words, PLAIN, form=form).questions(words, max_length=length, room=8)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +46,7 @@ def questions(words: Any, length: int = 64, form: Any = "auto") -> Questions:
 )
 def test_a_prompt_and_its_answer(form: str, text: str) -> None:
     words = tokenizer()
-    ids, types, sizes = questions(words, form=form)([Row("Why?", None, 0.0, "So.")])
+    ids, types, sizes = questions(words, form=form).to_learn([Row("Why?", None, 0.0, "So.")])
     assert types is None
     assert words.decode(ids[0][: int(sizes[0])]).replace(" ", "") == text
     assert words.decode(ids[0][int(sizes[0]) :]).replace(" ", "") == "So.[E]"
@@ -57,20 +55,22 @@ def test_a_prompt_and_its_answer(form: str, text: str) -> None:
 def test_asking_gives_the_prompt_of_training() -> None:
     for form in ("chat", "plain"):
         made = questions(tokenizer(), form=form)
-        ids, _, sizes = made([Row("Why?", None, 0.0, "So.")])
-        assert made.ask(["Why?"], room=10) == [ids[0][: int(sizes[0])]]
+        ids, _, sizes = made.to_learn([Row("Why?", None, 0.0, "So.")])
+        assert made.ask(["Why?"]) == [ids[0][: int(sizes[0])]]
 
 
 def test_a_tokenizer_that_ends_every_text_does_not_end_a_prompt() -> None:
     words = tokenizer(chat=None, ends=True)
-    ids = questions(words).ask(["Why?"], room=10)[0]
+    ids = questions(words).ask(["Why?"])[0]
     assert words.decode(ids).replace(" ", "") == "[B]Why?\nAnswer:"
 
 
 def test_what_is_too_long_is_cut_in_the_prompts_middle_and_then_at_the_answers_end() -> None:
     words = tokenizer(chat=None, begins=False)
     made = questions(words, 20)
-    ids, _, sizes = made([Row("0123456789" * 3, None, 0.0, "yes!"), Row("0123", None, 0.0, "abcdefghijklmnop")])
+    ids, _, sizes = made.to_learn(
+        [Row("0123456789" * 3, None, 0.0, "yes!"), Row("0123", None, 0.0, "abcdefghijklmnop")]
+    )
     prompt, answer = (
         words.decode(part).replace(" ", "") for part in (ids[0][: int(sizes[0])], ids[0][int(sizes[0]) :])
     )
@@ -83,6 +83,17 @@ def test_what_is_too_long_is_cut_in_the_prompts_middle_and_then_at_the_answers_e
     assert len(ids[1]) == 20
     assert sizes[1] == 10, "a half"
     assert answer == "abcdefghij"
+
+
+def test_an_evaluation_asks_as_a_user_does_however_long_the_answers_are() -> None:
+    made = questions(tokenizer(chat=None, begins=False), 20)
+    asked = "0123456789" * 3
+    rows = [Row(asked, None, 0.0, answer) for answer in ("y", "yes!", "abcdefghijklmnopqrstuvwxyz")]
+    ids, _, sizes = made.to_evaluate(rows)
+    assert [row[: int(size)] for row, size in zip(ids, sizes, strict=True)] == made.ask([asked]) * 3
+    assert [len(row) for row in ids] == [14, 17, 20]
+    _, _, learned = made.to_learn(rows)
+    assert learned == [18, 15, 10], "a row that is learned has the room that it needs"
 
 
 @pytest.mark.parametrize(
