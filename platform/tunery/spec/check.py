@@ -47,7 +47,7 @@ def check(tree: Tree) -> Iterator[Fault]:
     """Everything that is wrong beyond the fields' own rules."""
     if not isinstance(tree, dict):
         return
-    methods = _methods(tree)
+    methods = methods_of(tree)
     yield from _variables((), tree)
     yield from _tasks(tree)
     yield from _custom(tree)
@@ -75,7 +75,7 @@ def _mapping(tree: Tree, *path: str) -> dict[str, Tree]:
     return found if isinstance(found, dict) else {}
 
 
-def _methods(tree: Tree) -> tuple[str, ...]:
+def methods_of(tree: Tree) -> tuple[str, ...]:
     """Every tuning method that some study of the spec uses; none where the spec names none that is known."""
     named = [_at(tree, "tuner", "method"), *(_at(tree, "matrix", "tuner.method") or [])]
     named += [
@@ -92,20 +92,30 @@ def _workers(tree: Tree, methods: tuple[str, ...]) -> Iterator[Fault]:
         if tuners.config_class(name).model_validate({"method": name}).trains_beside:
             message = f"resources.workers: method {name} needs the base whole, expected 1 worker, got {workers}"
             yield Fault(("resources", "workers"), message)
+    for path, value in _given(tree, "tuner.bias"):
+        if value == "lora_only":
+            message = (
+                f"tuner.bias: lora_only trains the base's own weights, of which {workers} workers have a part each"
+            )
+            yield Fault(path, f"{message}: use bias none, or resources.workers: 1")
 
 
 def _paged(tree: Tree) -> Iterator[Fault]:
     if _at(tree, "resources", "gpus_per_worker"):
         return
-    tasks_here = [None, *_mapping(tree, "overrides")]
-    found = dict(each for task in tasks_here for each in _values(tree, task, "train.optimizer"))
-    drawn: Path = ("search", "space", "train.optimizer", "choice")
-    choice = _at(tree, "search", "space", "train.optimizer", "choice")
-    found |= {(*drawn, index): value for index, value in enumerate(choice if isinstance(choice, list) else ())}
-    for path, value in found.items():
+    for path, value in _given(tree, "train.optimizer"):
         if value == "paged_adamw_8bit":
             message = f"{dotted(path)}: paged_adamw_8bit needs a GPU (resources.gpus_per_worker): use adamw_8bit"
             yield Fault(path, message)
+
+
+def _given(tree: Tree, name: str) -> Iterator[tuple[Path, Tree]]:
+    """All that a path is given, and where: its own, the matrix', the overrides', the space's choices."""
+    tasks_here = [None, *_mapping(tree, "overrides")]
+    yield from dict(each for task in tasks_here for each in _values(tree, task, name)).items()
+    choice = _at(tree, "search", "space", name, "choice")
+    for index, value in enumerate(choice if isinstance(choice, list) else ()):
+        yield ("search", "space", name, "choice", index), value
 
 
 def _variables(path: Path, tree: Tree) -> Iterator[Fault]:

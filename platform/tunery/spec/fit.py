@@ -1,5 +1,5 @@
 """What a base's shape, where it is known without loading it, says of a spec: targets that are not there, ranks above
-what a layer has.
+what a layer has, layers that cannot be trained whole.
 """
 
 from __future__ import annotations
@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import tuners
 from tunery.spec.base_model import Shape, shape_of
-from tunery.spec.check import Fault
+from tunery.spec.check import Fault, methods_of
 from tunery.spec.explain import suggest
 from tunery.spec.tree import Path
 
-_TARGETS, _RANK = "tuner.target_modules", "tuner.rank"
+_TARGETS, _RANK, _WHOLE = "tuner.target_modules", "tuner.rank", "tuner.modules_to_save"
 _Named = tuple[Path, Any]
 """A value and where it stands."""
 
@@ -26,6 +27,22 @@ def misfits(tree: Mapping[str, Any]) -> Iterator[Fault]:
     for model, shape in shapes.items():
         yield from _unknown_targets(targets, model, shape)
         yield from _wide_ranks(ranks, listed, model, shape)
+        yield from _whole_layers(tree, model, shape)
+
+
+def _whole_layers(tree: Mapping[str, Any], model: str, shape: Shape) -> Iterator[Fault]:
+    """Layers of the base itself: a head is every trial's own, and trained whole anyway."""
+    reasons = [
+        f"a base in 4 bits has no weights to train (method {name}): use method lora"
+        for name in methods_of(dict(tree))
+        if tuners.config_class(name).model_validate({"method": name}).quantisation != "none"
+    ]
+    if (workers := tree.get("resources", {}).get("workers", 1)) > 1:
+        reasons.append(f"{workers} workers have a part of the base's weights each: use resources.workers: 1")
+    for path, names in _values(tree, _WHOLE) if reasons else ():
+        for index, name in enumerate(names):
+            if str(name).rpartition(".")[2] in shape.linears():
+                yield Fault((*path, index), f"{name!r} of {model} cannot be trained whole: {reasons[0]}")
 
 
 def _values(tree: Mapping[str, Any], path: str) -> Iterator[_Named]:

@@ -70,7 +70,7 @@ def test_what_it_is_measured_by_follows_from_its_kind(fields: dict[str, Any], me
         ("{kind: generation}", "needs a prompt with columns in braces"),
         ("{kind: generation, text: t, text_pair: u}", "asks with its prompt, which may name several"),
         ("{kind: generation, prompt: 'hello'}", "it names no column"),
-        ("{kind: generation, prompt: '{a.b}'}", r"expected \{column\} in braces, got \{a.b\}"),
+        ("{kind: generation, prompt: '{a!r}'}", r"expected \{column\} in braces, got \{a\}; a column's name has no"),
         ("{kind: generation, prompt: '{label}'}", "the model would be told what to say"),
         ("{kind: generation, text: t, template: 'Q:'}", "it drops what is asked"),
         ("{kind: generation, text: t, template: '{prompt} {answer}'}", r"leave \{answer\} out"),

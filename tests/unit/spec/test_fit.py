@@ -50,6 +50,22 @@ LAYERS = "known: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
             ["x.yaml:7:94: target module 'q_proj' is no layer of google-bert/bert-base-cased; "
              "known: query, key, value, dense"],
         ),
+        (
+            "matrix: {tuner.method: [lora, qlora], tuner.modules_to_save: [[], [score, up_proj]]}",
+            ["x.yaml:7:75: 'up_proj' of HuggingFaceTB/SmolLM2-135M cannot be trained whole: a base in 4 bits has no "
+             "weights to train (method qlora): use method lora"],
+        ),
+        (
+            "matrix: {tuner.modules_to_save: [[up_proj]]}\nresources: {workers: 2}",
+            ["x.yaml:7:35: 'up_proj' of HuggingFaceTB/SmolLM2-135M cannot be trained whole: 2 workers have a part of "
+             "the base's weights each: use resources.workers: 1"],
+        ),
+        ("matrix: {tuner.modules_to_save: [[up_proj]]}", []),
+        (
+            "overrides: {sst2: {tuner.bias: lora_only}}\nresources: {workers: 2}",
+            ["x.yaml:7:32: tuner.bias: lora_only trains the base's own weights, of which 2 workers have a part each: "
+             "use bias none, or resources.workers: 1"],
+        ),
     ],
 )  # fmt: skip
 def test_what_a_known_shape_cannot_take_is_a_mistake_with_its_place(line: str, expected: list[str]) -> None:
