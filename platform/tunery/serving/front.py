@@ -7,16 +7,19 @@ import time
 import uuid
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import prometheus_client as prometheus
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunery import __version__
 from tunery.inference.generator import Answer
@@ -50,7 +53,7 @@ _WRONG: dict[int | str, dict[str, Any]] = {
 }
 
 
-_Kind = Literal["bad_input", "not_found", "unauthorised", "overloaded"]
+_Kind = Literal["bad_input", "not_found", "unauthorised", "overloaded", "internal"]
 
 
 class _WrongError(Exception):
@@ -69,15 +72,39 @@ class Known:
     """The deployment that has it."""
 
 
-app = FastAPI(
+app = FastAPIOffline(
     title="tunery",
     version=__version__,
     description="Models that were tuned and promoted with tunery.",
     responses=_WRONG,
 )
 _bearer = HTTPBearer(auto_error=False, description="The server's token; none is needed where it has none.")
-_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+_TOKEN = Depends(_bearer)
+"""Of a route that needs it, for the OpenAPI page: `_Guard` has asked before."""
+_GUARDED = ("/v1/", "/metrics")
+_ROUTES = {"/v1/predict": "predict", "/v1/chat/completions": "chat"}
+"""Those whose requests are counted by name."""
 _Out = TypeVar("_Out")
+
+
+class _Guard:
+    """Asks for the token before anything of a body is read: who has none has nothing parsed, and nothing kept."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_GUARDED):
+            front: Any = serve.get_replica_context().servable_object  # decorated: mypy sees no class
+            try:
+                front.admit(await _bearer(Request(scope)), scope["path"])
+            except _WrongError as wrong:
+                await _error(wrong.status, wrong.kind, wrong.message)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+app.add_middleware(_Guard)
 
 
 @app.exception_handler(_WrongError)
@@ -89,6 +116,19 @@ async def _told(_request: Request, wrong: _WrongError) -> JSONResponse:
 async def _told_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
     found = [f"{'.'.join(map(str, each['loc'][1:])) or 'body'}: {each['msg']}" for each in error.errors()]
     return _error(400, "bad_input", "; ".join(found))
+
+
+@app.exception_handler(HTTPException)
+async def _told_otherwise(request: Request, error: HTTPException) -> JSONResponse:
+    kind: _Kind = "not_found" if error.status_code == 404 else "bad_input"
+    asked = f"{request.method} {request.url.path}"
+    return _error(error.status_code, kind, f"{error.detail}: {asked}; there is: {', '.join(app.openapi()['paths'])}")
+
+
+@app.exception_handler(Exception)
+async def _told_broken(_request: Request, error: Exception) -> JSONResponse:
+    """What nobody foresaw, such as a replica that died; Ray Serve's log has its traceback."""
+    return _error(500, "internal", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
 
 
 def _error(status: int, kind: _Kind, message: str) -> JSONResponse:
@@ -119,38 +159,50 @@ class Front:
             "tunery_model", "1 for the version that is served.", ["model", "version"], registry=self._registry
         )
 
+    def admit(self, credentials: HTTPAuthorizationCredentials | None, path: str) -> None:
+        """Raises _WrongError without the token, where there is one."""
+        if not self._token:
+            return
+        given = credentials.credentials if credentials else ""
+        if not hmac.compare_digest(given.encode("latin-1", "replace"), self._token.encode()):
+            # Paths that nobody serves would let whoever asks fill the memory.
+            self._requests.labels("", _ROUTES.get(path, ""), "401").inc()
+            raise _WrongError(401, "unauthorised", "a token is needed: Authorization: Bearer TOKEN")
+
     @app.get("/health")
     async def health(self) -> Health:
         """Whether it answers. Needs no token."""
         return Health(models=tuple(self._known))
 
-    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
-    async def metrics(self, credentials: _Credentials = None) -> Response:
+    @app.get(
+        "/metrics",
+        responses={200: {"content": {"text/plain": {}}}},
+        response_class=Response,
+        dependencies=[_TOKEN],
+    )
+    async def metrics(self) -> Response:
         """For Prometheus."""
-        self._admit(credentials)
         self._versions.clear()
         for each in await self._served():
             self._versions.labels(each.id, each.version).set(1)
         return Response(prometheus.generate_latest(self._registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
-    @app.get("/v1/models")
-    async def models(self, credentials: _Credentials = None) -> ModelsResponse:
+    @app.get("/v1/models", dependencies=[_TOKEN])
+    async def models(self) -> ModelsResponse:
         """What is served, and in which version."""
-        self._admit(credentials)
         return ModelsResponse(data=tuple(await self._served()))
 
-    @app.post("/v1/predict")
-    async def predict(self, body: PredictRequest, credentials: _Credentials = None) -> PredictResponse:
+    @app.post("/v1/predict", dependencies=[_TOKEN])
+    async def predict(self, body: PredictRequest) -> PredictResponse:
         """Labels with their probabilities, or values, of one or more inputs."""
-        return await self._counted("predict", body.model, self._predict(body, credentials))
+        return await self._counted("predict", body.model, self._predict(body))
 
-    @app.post("/v1/chat/completions")
-    async def chat(self, body: ChatRequest, credentials: _Credentials = None) -> ChatResponse:
+    @app.post("/v1/chat/completions", dependencies=[_TOKEN])
+    async def chat(self, body: ChatRequest) -> ChatResponse:
         """The answer of a model that generates, greedy, as OpenAI's clients ask for it."""
-        return await self._counted("chat", body.model, self._chat(body, credentials))
+        return await self._counted("chat", body.model, self._chat(body))
 
-    async def _predict(self, body: PredictRequest, credentials: HTTPAuthorizationCredentials | None) -> PredictResponse:
-        self._admit(credentials)
+    async def _predict(self, body: PredictRequest) -> PredictResponse:
         known = self._model(body.model, answers=False)
         said = await self._ask(known, [Asked(known.model, each.text, each.text2) for each in body.inputs])
         self._inputs.labels(known.model).inc(len(body.inputs))
@@ -161,8 +213,7 @@ class Front:
             predictions=tuple(PredictionOut.model_validate(each.told()) for each in predictions),
         )
 
-    async def _chat(self, body: ChatRequest, credentials: HTTPAuthorizationCredentials | None) -> ChatResponse:
-        self._admit(credentials)
+    async def _chat(self, body: ChatRequest) -> ChatResponse:
         known = self._model(body.model, answers=True)
         if body.stream or body.n > 1 or body.temperature > 0:
             raise _WrongError(400, "bad_input", "answers come whole, one, and greedy: no stream, n: 1, temperature: 0")
@@ -196,13 +247,6 @@ class Front:
         found = [await replica.served.remote() for replica in self._replicas.values()]
         together: dict[str, ModelOut] = {name: each for models in found for name, each in models.items()}
         return [together[name] for name in self._known]
-
-    def _admit(self, credentials: HTTPAuthorizationCredentials | None) -> None:
-        if not self._token:
-            return
-        given = credentials.credentials if credentials else ""
-        if not hmac.compare_digest(given.encode("latin-1", "replace"), self._token.encode()):
-            raise _WrongError(401, "unauthorised", "a token is needed: Authorization: Bearer TOKEN")
 
     def _model(self, given: str, *, answers: bool) -> Known:
         name, names = self._named(given), ", ".join(self._known)

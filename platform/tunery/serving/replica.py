@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +57,24 @@ class Replica:
         """`threads` of torch, on a CPU."""
         if device == "cpu":
             torch.set_num_threads(threads)
+        self._spec, self._device = spec, device
         self._together = Together(load_base(spec, device))
         self._versions: dict[str, str] = {}
         for model, version in models.items():
             self._read(model, version)
 
-    async def switch(self, model: str, version: Version) -> str:
-        """Serve another version of a model from now on. Why not, where it cannot be read: the one before stays."""
+    async def switch(self, model: str, version: Version, spec: BaseSpec) -> str:
+        """Serve another version of a model from now on. Why not, where it cannot be read: the one before stays.
+
+        With another base, as a model has of which every weight was trained, it has to be the only one here: both bases
+        are in memory for a moment, and the one before answers until then.
+        """
         try:
-            self._read(model, version)
+            if spec == self._spec:
+                self._read(model, version)
+            else:
+                self._together = await asyncio.to_thread(self._anew, spec, model, version)
+                self._spec, self._versions = spec, {model: version.name}
         except (TuneryError, OSError, ValueError) as error:
             return f"{version.name} cannot be served: {error}"
         return ""
@@ -74,9 +84,13 @@ class Replica:
         return {model: described(model, name, self._together.card(model)) for model, name in self._versions.items()}
 
     def _read(self, model: str, version: Version) -> None:
-        folder = Path(version.folder)
-        self._together.add(model, Source(version.name, folder, AdapterCard.read(folder)))
+        self._together.add(model, _source(version))
         self._versions[model] = version.name
+
+    def _anew(self, spec: BaseSpec, model: str, version: Version) -> Together:
+        together = Together(load_base(spec, self._device))
+        together.add(model, _source(version))
+        return together
 
     @serve.batch(max_batch_size=MOST_TOGETHER, batch_wait_timeout_s=WAIT_S)
     async def ask(self, requests: list[Request]) -> list[Said]:
@@ -96,3 +110,8 @@ class Replica:
 
     def _version(self, request: Request) -> str:
         return self._versions[request[0].model]
+
+
+def _source(version: Version) -> Source:
+    folder = Path(version.folder)
+    return Source(version.name, folder, AdapterCard.read(folder))

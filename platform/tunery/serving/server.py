@@ -102,12 +102,14 @@ class Server:
         replica: DeploymentHandle[Any] = serve.get_deployment_handle(name, app_name=APP)
         if replica.served.remote().result(timeout_s=ANSWER_S)[model].version == source.name:
             return False
-        wanted = base_of(source.folder, source.card, device=self._order.device)
-        if replace(wanted, language=spec.language) != spec or source.card.kind != self._sources[model].card.kind:
-            raise InputError(f"{source.name} has another base or task than what is served: start the server again")
-        if why := replica.switch.remote(model, _version(source)).result(timeout_s=ANSWER_S):
+        wanted = replace(base_of(source.folder, source.card, device=self._order.device), language=spec.language)
+        shared = sum(other == name for _, other in self._replicas.values()) > 1
+        if source.card.kind != self._sources[model].card.kind or (shared and wanted != spec):
+            what = "task" if wanted == spec else "base, which others share,"
+            raise InputError(f"{source.name} has another {what} than what is served: start the server again")
+        if why := replica.switch.remote(model, _version(source), wanted).result(timeout_s=ANSWER_S):
             raise InputError(why)
-        self._sources[model] = source
+        self._sources[model], self._replicas[model] = source, (wanted, name)
         return True
 
     @property
