@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from tunery.cli.output import Format, count_of, emit, table
+from tunery.cli.output import Format, count_of, emit, note, table
 from tunery.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -87,10 +87,13 @@ def _answers(entries: Sequence[dict[str, Any]]) -> list[Text]:
 
 
 def _first_rows(task: Task, data: Path | None) -> tuple[Example, ...]:
-    from tunery.rows import Place, evaluation_sets
+    from tunery.rows import Place, evaluation_sets, skipped
     from tunery.tasks import Example
 
-    rows = next(iter(evaluation_sets(task, Place.at(data, task)).values())).rows[:ROWS]
+    sets = evaluation_sets(task, Place.at(data, task))
+    for line in skipped(sets):
+        note(line)
+    rows = next(iter(sets.values())).rows[:ROWS]
     return tuple(
         Example(
             row.text,

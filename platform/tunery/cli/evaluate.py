@@ -50,17 +50,19 @@ def command(
         from tunery.inference.evaluate import evaluate
         from tunery.inference.model import open_source
         from tunery.inference.source import locate
-        from tunery.rows import Place, evaluation_sets
+        from tunery.rows import Place, evaluation_sets, skipped
 
         source = locate(model, profile=profile)
         for line in source.notes:
             note(line)
-        chosen = source.card.definition if task is None else tasks.get(task)
+        chosen = source.card.definition if task is None or task == source.card.task else tasks.get(task)
         if chosen is None:
             raise NotFoundError(
                 f"{source.name} was trained for {source.card.task}, which is not known here: name a --task"
             )
         sets = evaluation_sets(chosen, Place.at(data, chosen), limit=limit)
+        for line in skipped(sets):
+            note(line)
         note(f"measuring {source.name} on {sum(len(rows.rows) for rows in sets.values())} rows of {chosen.name}")
         outcome = evaluate(open_source(source, device), chosen, sets, batch_size=batch_size)
     recorded = source.card.score

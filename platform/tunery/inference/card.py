@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from storage.files import write_whole
 from tunery.errors import InputError, NotFoundError
-from tunery.runs import write_whole
 from tunery.tasks import Task
 from tunery.tasks import get as catalogued
 from tunery.tasks.custom import CustomTask

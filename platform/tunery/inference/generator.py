@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from storage.tokens import Questions
 from tunery.errors import InputError
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
@@ -64,15 +63,9 @@ class Generator:
         self._tokenizer = tokenizer = running.tokenizer
         prompting = Prompting(card.asking.form, card.asking.template)
         self._stop = stop_tokens(tokenizer)
-        self._questions = Questions(
-            tokenizer,
-            card.max_length,
-            lambda asked: prompting.text(tokenizer, asked),
-            prompting.special_tokens,
-            self._stop[0],
-        )
-        self.max_new_tokens = card.asking.max_new_tokens
+        self.max_new_tokens = most = card.asking.max_new_tokens
         """Of an answer."""
+        self._questions = prompting.questions(tokenizer, max_length=card.max_length, room=most)
 
     @classmethod
     def load(
@@ -124,7 +117,7 @@ class Generator:
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids that the model is given, with room for an answer."""
-        return self._questions.ask(texts, room=self.max_new_tokens)
+        return self._questions.ask(texts)
 
     def _answers(self, prompts: Sequence[Sequence[int]], hear: Hear | None = None) -> list[Answer]:
         found = self._running.answers(prompts, most=self.max_new_tokens, stop=self._stop, hear=hear)

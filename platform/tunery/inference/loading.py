@@ -16,7 +16,13 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+)
 from transformers.utils import logging
 
 from storage.fetching import base_folder
@@ -130,6 +136,9 @@ def _base(folder: str, card: AdapterCard, device: str, pad: int, quantised: bool
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise NotFoundError(f"the base model {card.base.id!r} cannot be loaded: {error}") from error
+    if generates:
+        # Whoever published the base may ask for sampling, penalties or a length: what was trained was scored without.
+        model.generation_config = GenerationConfig.from_model_config(config)
     _keep_gradients_and_numbers(model.modules())
     return model, set(report["missing_keys"])
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer
 
-from storage.tokens import Questions, encoder
+from storage.tokens import encoder
 from tuners.engine import Asker, Base, Example, Reader
 from tunery.errors import InputError
 from tunery.inference.card import AdapterCard, AskingCard
@@ -138,7 +138,7 @@ def _member(source: Source) -> _Member:
     card = source.card
     tokenizer = AutoTokenizer.from_pretrained(str(source.folder), trust_remote_code=False)
     stop = stop_tokens(tokenizer) if card.asking is not None else ()
-    encode = _text(card, tokenizer) if card.asking is None else _question(card, card.asking, tokenizer, stop)
+    encode = _text(card, tokenizer) if card.asking is None else _question(card, card.asking, tokenizer)
     return _Member(card, Inputs.of(card), encode, lambda words: answer_text(tokenizer, words), stop)
 
 
@@ -152,18 +152,12 @@ def _text(card: AdapterCard, tokenizer: Any) -> Encode:
     return encode
 
 
-def _question(card: AdapterCard, asking: AskingCard, tokenizer: Any, stop: tuple[int, ...]) -> Encode:
+def _question(card: AdapterCard, asking: AskingCard, tokenizer: Any) -> Encode:
     prompting = Prompting(asking.form, asking.template)
-    questions = Questions(
-        tokenizer,
-        card.max_length,
-        lambda asked: prompting.text(tokenizer, asked),
-        prompting.special_tokens,
-        stop[0],
-    )
+    questions = prompting.questions(tokenizer, max_length=card.max_length, room=asking.max_new_tokens)
 
     def encode(text: str, _text_pair: str | None) -> Example:
-        (ids,) = questions.ask([text], room=asking.max_new_tokens)
+        (ids,) = questions.ask([text])
         return Example(np.array(ids, np.int32), None, 0.0)
 
     return encode

@@ -15,6 +15,7 @@ import yaml
 from tests.deploy import schemas
 from tests.deploy.rules import RULES, pods
 from tests.stand_ins import kubernetes as stand_in
+from tests.stand_ins import kubernetes_http
 from tests.stand_ins import tracking as tracking_stand_in
 from tests.stand_ins.kubernetes import ApiServer
 from tests.stand_ins.tracking import Tracking
@@ -171,9 +172,9 @@ def cluster(rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with ExitStack() as stack:
         tracking = stack.enter_context(tracking_stand_in.serving(Tracking()))
         server = stack.enter_context(
-            stand_in.serving(ApiServer(kinds={**stand_in.CORE, **stand_in.RAY, **stand_in.KUEUE}))
+            kubernetes_http.serving(ApiServer(kinds={**stand_in.CORE, **stand_in.RAY, **stand_in.KUEUE}))
         )
-        file = stand_in.kubeconfig(server, tmp_path / "kubeconfig")
+        file = kubernetes_http.kubeconfig(server, tmp_path / "kubeconfig")
         (tmp_path / "config").mkdir(exist_ok=True)
         (tmp_path / "config.toml").write_text(
             f'default = "k"\n[profiles.k]\ntarget = "kubernetes"\ntracking_uri = "{tracking.url}"\n'

@@ -287,6 +287,15 @@ def test_the_demo_of_a_task_of_one_s_own(filled: Path, tmp_path: Path, capsys: C
     assert [(entry["text"], entry["meant"]) for entry in told["examples"]] == [
         (row["line"], row["kind"]) for row in rows[:6]
     ]
+    # A row that training would have been told to skip is left out and told here; its own task may be named.
+    with (tmp_path / "data" / "mine" / "validation.jsonl").open("a") as file:
+        file.write('{"line": "", "kind": "none"}\n')
+    for named in ([], ["--task", "lines"]):
+        assert run(["evaluate", str(adapter), *named, "--data", str(tmp_path / "data"), "-o", "json"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["examples"] == 9
+        assert "1 bad rows are left out; the first one" in err
+        assert "validation.jsonl:10: column 'line' is empty" in err
     unknown = make_adapter(tmp_path / "unknown", filled.parent / "base", task="nonesuch")
     assert run(["predict", str(unknown), "--demo"]) == 3
     assert "nonesuch, which is not known here: ask it with --text" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_status_by_name_and_after_the_death_of_the_driver(running: RunFolder, ca
     out = capsys.readouterr().out
     assert f"● {running.run_id}  running" in out
     assert f"platform stop {running.run_id}" in out
-    pid = running.driver_pid()
+    pid = running.lock.pid()
     assert pid is not None
     os.kill(pid, 9)
     wait_for(lambda: not running.driven())

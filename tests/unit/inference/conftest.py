@@ -19,10 +19,11 @@ from transformers import (
 )
 
 from storage.checkpoints import CheckpointStore
+from storage.files import write_whole
 from tunery.home import Home
 from tunery.inference.card import AdapterCard
 from tunery.plan import compile_plan
-from tunery.runs import COUNTED, OF, REPORTS, SEAT_STATE, RunFolder, RunState, StudyState, TrialState, write_whole
+from tunery.runs import COUNTED, OF, REPORTS, SEAT_STATE, RunFolder, RunState, StudyState, TrialState
 from tunery.spec.types import Spec
 
 TEXT = "the a book was written by john she he gave him present no i think that is smart cat dog sat on mat . ,"

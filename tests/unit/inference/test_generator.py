@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
 from storage.datasets import Row, from_rows
 from storage.tokens import Questions
@@ -40,11 +40,11 @@ TASK = CustomTask(kind="generation", prompt="{who} {what}", template="{prompt} .
 
 
 class Rows:
-    def __init__(self, encode: Questions) -> None:
+    def __init__(self, questions: Questions) -> None:
         words = TEXT.split()
         answers = [" ".join(words[place : place + 3]) for place in (3, 7, 11, 2, 15, 5)]
         self.rows = [Row(asked, None, 0.0, answer) for asked, answer in zip(QUESTIONS, answers, strict=True)]
-        ids, _, sizes = encode(self.rows)
+        ids, _, sizes = questions.to_learn(self.rows)
         self._all = [Example(np.array(each, np.int32), None, size) for each, size in zip(ids, sizes, strict=True)]
         self.lengths: NDArray[np.int32] = np.array([len(each) for each in ids], np.int32)
 
@@ -66,10 +66,12 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with torch.random.fork_rng():
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    # Published bases have such settings; the engine's greedy search knows none of them.
+    GenerationConfig(repetition_penalty=1.5, min_new_tokens=7, do_sample=True, temperature=0.7).save_pretrained(base)
     words = tokenizer(bert=False)
     words.save_pretrained(base)
     prompting = Prompting.of(words, TASK.template)
-    rows = Rows(Questions(words, 32, lambda asked: prompting.text(words, asked), True, stop_tokens(words)[0]))
+    rows = Rows(prompting.questions(words, max_length=32, room=8))
     full = request.param is FullConfig
     pack = Pack(Base.load(BaseSpec(str(base), language=True, trained=full)))
     tuner = FullConfig() if full else LoraConfig(rank=16, target_modules=("q_proj", "v_proj", "o_proj", "up_proj"))
