@@ -10,6 +10,7 @@
     artifacts = "/shared/tunery/artifacts"
     ray = "10.0.0.7:6379"                  # a running Ray to join; left out: one is started for the run
     cpus = 8                               # of this machine, for a Ray that is started
+    weights = "/scratch/tunery"            # a folder of each node's own disk, for copies of bases
     store = "s3://tunery/runs"             # where checkpoints are kept: a bucket and prefix, or a folder that all nodes
                                            # see; left out: each run's own folder. A run keeps what it began with
 
@@ -75,7 +76,7 @@ HERE = "here"
 TOKEN = "RAY_AUTH_TOKEN"
 """The secret that the Jobs API asks for, under the name that Ray itself has for it."""
 
-_HERE = ("ray", "cpus", "study_storage_url", "artifacts", "store", "s3")
+_HERE = ("ray", "cpus", "study_storage_url", "artifacts", "store", "s3", "weights")
 _THERE = ("jobs", "ca", "kubernetes")
 _KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "local": ((), _THERE),
@@ -108,6 +109,9 @@ class Profile(Strict):
     store: str | None = None
     """Where checkpoints are kept: s3://BUCKET[/PREFIX], or a folder that all nodes see; None: each run's own folder."""
     s3: S3 = S3()
+    weights: str | None = None
+    """A folder of each node's own disk, where the weights of bases are copied once a node; None: packs load them from
+    where they are."""
     kubernetes: Kubernetes = Kubernetes()
     """Where the target `kubernetes` sends plans, and what is deployed there."""
     secrets: Mapping[str, Secret] = Field(default_factory=dict)
@@ -131,6 +135,13 @@ class Profile(Strict):
     @classmethod
     def _is_a_store(cls, text: str | None) -> str | None:
         return None if text is None else store_address(text)
+
+    @field_validator("weights")
+    @classmethod
+    def _is_a_folder(cls, text: str | None) -> str | None:
+        if text is not None and not Path(text).is_absolute():
+            raise ValueError(f"expected a folder's whole path, the same on every node, got {text!r}")
+        return text
 
     @model_validator(mode="after")
     def _settings_of_its_store(self) -> Profile:

@@ -170,6 +170,10 @@ def test_another_file_can_be_named(config: Path, home: Home, tmp_path: Path, mon
         ),
         ("[profiles.x]\nstore = 's3://b?key=hunter2'\n", "{file}:2: store: expected a bucket and a prefix alone"),
         ("[profiles.x]\nstore = 'gs://b'\n", "{file}:2: store: expected s3://BUCKET[/PREFIX] or a folder's whole path"),
+        (
+            "[profiles.x]\nweights = 'near'\n",
+            "{file}:2: weights: expected a folder's whole path, the same on every node",
+        ),
         ("[profiles.x]\nstore = 'runs'\n", "{file}:2: store: expected s3://BUCKET[/PREFIX] or a folder's whole path"),
         (
             "[profiles.x]\nstore = 's3://b'\n[profiles.x.s3]\nendpiont = 'http://h'\n",

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from storage.files import write_whole
 from tunery.errors import ConflictError, NotFoundError
-from tunery.runs import LOCK_FD, RunFolder, RunState, run_folders, write_whole
+from tunery.runs import LOCK_FD, RunFolder, RunState, run_folders
 
 HOLD = """
 import sys
 from pathlib import Path
 from tunery.runs import RunFolder
-with RunFolder(Path(sys.argv[1])).lock():
+with RunFolder(Path(sys.argv[1])).lock.hold():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -48,17 +49,17 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_a_run_that_nobody_ever_drove_is_not_driven_and_asking_leaves_nothing_behind(folder: RunFolder) -> None:
     assert not folder.driven()
-    assert folder.driver_pid() is None
+    assert folder.lock.pid() is None
     assert not folder.root.exists()
 
 
 def test_a_second_driver_is_refused(folder: RunFolder) -> None:
     with other_process_drives(folder) as driver:
         assert folder.driven()
-        assert folder.driver_pid() == driver.pid
-        with pytest.raises(ConflictError, match="has a driver already"), folder.lock():
+        assert folder.lock.pid() == driver.pid
+        with pytest.raises(ConflictError, match="has a driver already"), folder.lock.hold():
             pass
-        assert folder.driver_pid() == driver.pid, "the refused one must not overwrite the driver's pid"
+        assert folder.lock.pid() == driver.pid, "the refused one must not overwrite the driver's pid"
     assert not folder.driven()
 
 
@@ -67,8 +68,8 @@ def test_the_lock_goes_with_a_killed_driver(folder: RunFolder) -> None:
         driver.kill()
         driver.wait(30)
         assert not folder.driven()
-        with folder.lock():
-            assert folder.driver_pid() == os.getpid()
+        with folder.lock.hold():
+            assert folder.lock.pid() == os.getpid()
 
 
 def test_asking_whether_a_run_is_driven_never_keeps_a_driver_out(folder: RunFolder) -> None:
@@ -89,7 +90,7 @@ while not Path(sys.argv[2]).exists():
     assert process.stdout.readline() == "asking\n"
     try:
         for _ in range(2000):
-            with folder.lock():
+            with folder.lock.hold():
                 pass
     finally:
         done.touch()
@@ -98,7 +99,7 @@ while not Path(sys.argv[2]).exists():
 
 
 def test_a_lock_handed_over_is_held_from_the_moment_the_driver_is_started(folder: RunFolder) -> None:
-    handle = folder.take_lock()
+    handle = folder.lock.take()
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder.root)],
         stdin=subprocess.PIPE,
@@ -107,9 +108,9 @@ def test_a_lock_handed_over_is_held_from_the_moment_the_driver_is_started(folder
         pass_fds=[handle.fileno()],
         env={**os.environ, LOCK_FD: str(handle.fileno())},
     )
-    folder.note_driver(handle, process.pid)
+    folder.lock.note(handle, process.pid)
     handle.close()
-    assert folder.driver_pid() == process.pid
+    assert folder.lock.pid() == process.pid
     output, _ = process.communicate("", timeout=30)
     assert output == "held\n"
     assert not folder.driven()
@@ -120,16 +121,16 @@ def test_a_handle_that_is_not_of_this_lock_is_not_taken_for_it(
 ) -> None:
     with (tmp_path / "other").open("w") as other:
         monkeypatch.setenv(LOCK_FD, str(other.fileno()))
-        with folder.lock():
-            assert folder.driver_pid() == os.getpid()
-    with other_process_drives(folder), pytest.raises(ConflictError), folder.lock():
+        with folder.lock.hold():
+            assert folder.lock.pid() == os.getpid()
+    with other_process_drives(folder), pytest.raises(ConflictError), folder.lock.hold():
         pass
 
 
 def test_a_forked_child_that_outlives_the_driver_does_not_keep_the_lock(folder: RunFolder) -> None:
     context = multiprocessing.get_context("fork")
     leave = context.Event()
-    with folder.lock():
+    with folder.lock.hold():
         child = context.Process(target=leave.wait)
         child.start()
     try:

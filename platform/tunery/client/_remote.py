@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from storage.files import write_whole
 from tunery import __version__, mirrored
 from tunery.begin import Found
 from tunery.client import STOP_GRACE_S, JobHandle, Preview
@@ -24,7 +25,7 @@ from tunery.client._trials import study_with
 from tunery.errors import ConflictError, InputError, NotFoundError, RunError
 from tunery.parcel import Parcel
 from tunery.plan import Plan
-from tunery.runs import ENDED, RunFolder, RunState, chosen, first_of, generation, name_of, write_whole
+from tunery.runs import ENDED, RunFolder, RunState, chosen, first_of, generation, name_of
 
 if TYPE_CHECKING:
     from tunery.profile import Profile

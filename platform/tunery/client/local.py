@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from storage.checkpoints import CheckpointStore
+from storage.files import write_whole
 from tunery.begin import Found, begun_with
 from tunery.client import STOP_GRACE_S, JobHandle, Preview
 from tunery.client._changes import refusal
@@ -28,18 +29,7 @@ from tunery.client._trials import study_with
 from tunery.errors import ConflictError, InputError, NotFoundError, RunError
 from tunery.home import Home
 from tunery.plan import Plan
-from tunery.runs import (
-    ENDED,
-    LOCK_FD,
-    RunFolder,
-    RunState,
-    find_run,
-    first_of,
-    generation,
-    name_of,
-    run_folders,
-    write_whole,
-)
+from tunery.runs import ENDED, LOCK_FD, RunFolder, RunState, find_run, first_of, generation, name_of, run_folders
 
 if TYPE_CHECKING:
     from tunery.client import Client
@@ -229,7 +219,7 @@ class LocalClient:
                 if _wait(lambda: not folder.driven(), TERMINATE_GRACE_S):
                     break
             else:
-                raise RunError(f"run {run} does not end: its driver, process {folder.driver_pid()}, is still there")
+                raise RunError(f"run {run} does not end: its driver, process {folder.lock.pid()}, is still there")
         return self.state(run)
 
     def log(
@@ -262,7 +252,7 @@ class LocalClient:
         folder.driver_log.parent.mkdir(parents=True, exist_ok=True)
         name = self._profile_of(folder, profile or self._profile)
         command = self._driver_command(folder, name, offline=folder.offline_file.exists())
-        with folder.take_lock() as lock, folder.driver_log.open("ab") as log:
+        with folder.lock.take() as lock, folder.driver_log.open("ab") as log:
             folder.stop_file.unlink(missing_ok=True)
             if again is not None and folder.state_file.exists():
                 # Whoever watches must not take the state of the last time for that of this one.
@@ -278,7 +268,7 @@ class LocalClient:
                 pass_fds=[lock.fileno()],
                 env={**os.environ, "TUNERY_HOME": str(self._home.root), LOCK_FD: str(lock.fileno())},
             )
-            folder.note_driver(lock, process.pid)
+            folder.lock.note(lock, process.pid)
 
     def _driver_command(self, folder: RunFolder, profile: str | None, *, offline: bool) -> list[str]:
         named = ["--profile", profile] if profile else []
@@ -318,7 +308,7 @@ def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 def _signal_group(folder: RunFolder, sign: signal.Signals) -> None:
     # The pid is believed only while the lock is held: then it cannot have been given to another process.
-    pid = folder.driver_pid()
+    pid = folder.lock.pid()
     if pid is None:
         return
     try:

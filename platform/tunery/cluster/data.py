@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer
 
 from storage.datasets import data_fingerprint
 from storage.fetching import base_folder
-from storage.tokens import EncodeRows, Questions, TokenFile, TokenTable, encoder, fingerprint, labelled, tokenise
+from storage.tokens import EncodeRows, TokenFile, TokenTable, encoder, fingerprint, labelled, tokenise
 from tunery.cluster.messages import StudyData
 from tunery.plan import Study
 from tunery.rows import Place, Repeats, training_sets
@@ -28,12 +28,12 @@ def prepare(study: Study, cache: Path) -> StudyData:
     place = place_of(study)
     sets = training_sets(task, place, max_train=data.max_train, max_eval=data.max_eval, deduplicate=data.deduplicate)
     prompting = Prompting.of(tokenizer, task.template, form=data.template) if task.kind == "generation" else None
-    encode = _encode(tokenizer, study.train.max_length, prompting)
-    key = f"{fingerprint(tokenizer)}:{study.train.max_length}"
-    if prompting is not None:
-        key += f":{prompting}:{getattr(tokenizer, 'chat_template', '') if prompting.form == 'chat' else ''}"
-    train_file = tokenise(sets.train, encode, key=key, cache=cache / "tokens")
-    eval_files = {split: tokenise(rows, encode, key=key, cache=cache / "tokens") for split, rows in sets.evals.items()}
+    train, evaluation = _encoded(study, tokenizer, prompting)
+    train_file = tokenise(sets.train, train.encode, key=train.key, cache=cache / "tokens")
+    eval_files = {
+        split: tokenise(rows, evaluation.encode, key=evaluation.key, cache=cache / "tokens")
+        for split, rows in sets.evals.items()
+    }
     saved = cache / "tokenizers" / fingerprint(tokenizer)[:16]
     if not (saved / "tokenizer_config.json").exists():
         tokenizer.save_pretrained(saved)
@@ -48,7 +48,11 @@ def prepare(study: Study, cache: Path) -> StudyData:
         train_tokens=train_file.tokens,
         eval_rows=sum(file.examples for file in eval_files.values()),
         skipped=sets.train.skipped + tuple(line for rows in sets.evals.values() for line in rows.skipped),
-        notes=(*_repeated(sets.repeats), *_cut(task, train_file, stop, study.train.max_length)),
+        notes=(
+            *_fewer(data.max_train, train_file),
+            *_repeated(sets.repeats),
+            *_cut(task, train_file, stop, study.train.max_length),
+        ),
         stop=stop,
         form=prompting.form if prompting is not None else "",
     )
@@ -60,21 +64,28 @@ def place_of(study: Study) -> Place:
     return Place(data.source, Path(data.root) if data.root is not None else None, data.seed, data.bad_rows)
 
 
-def _encode(tokenizer: Any, max_length: int, prompting: Prompting | None) -> EncodeRows:
+class _Encoding(NamedTuple):
+    encode: EncodeRows
+    key: str
+    """What `encode` does depends on this alone."""
+
+
+def _encoded(study: Study, tokenizer: Any, prompting: Prompting | None) -> tuple[_Encoding, _Encoding]:
+    """Training rows and evaluation rows. InputError where the model's answers would not end."""
+    most, room = study.train.max_length, study.train.max_new_tokens
+    key = f"{fingerprint(tokenizer)}:{most}"
     if prompting is None:
-        return labelled(encoder(tokenizer, max_length))
-    return questions(tokenizer, max_length, prompting)
+        both = _Encoding(labelled(encoder(tokenizer, most)), key)
+        return both, both
+    key += f":{prompting}:{getattr(tokenizer, 'chat_template', '') if prompting.form == 'chat' else ''}"
+    questions = prompting.questions(tokenizer, max_length=most, room=room)
+    return _Encoding(questions.to_learn, key), _Encoding(questions.to_evaluate, f"{key}:{room}")
 
 
-def questions(tokenizer: Any, max_length: int, prompting: Prompting) -> Questions:
-    """How questions are encoded for a model. InputError where its answers would not end."""
-    return Questions(
-        tokenizer,
-        max_length,
-        lambda asked: prompting.text(tokenizer, asked),
-        prompting.special_tokens,
-        stop_tokens(tokenizer)[0],
-    )
+def _fewer(wanted: int | None, file: TokenFile) -> list[str]:
+    if wanted is None or file.examples >= wanted:
+        return []
+    return [f"all {file.examples:,} training rows that there are: data.max_train asks for {wanted:,}"]
 
 
 def _repeated(repeats: Repeats) -> list[str]:

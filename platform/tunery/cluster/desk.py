@@ -97,6 +97,8 @@ class _Base:
     """Trials that were admitted and have not ended, of all studies."""
     hopeless: str = ""
     """Why no pack can train it."""
+    released: bool = False
+    """No trial of it will come any more."""
 
 
 class Desk:
@@ -245,7 +247,7 @@ class Desk:
 
     def _orders(self, here: _Pack) -> Orders:
         drop, here.drops = tuple(here.drops), []
-        if self._closing:
+        if self._closing or here.base.released:
             return Orders(drop=drop, close=True)
         take = []
         while here.base.line and here.has_room() and not self._waives(here):
@@ -291,6 +293,13 @@ class Desk:
             await self.leave(name, "stopped", "the study's process died")
         if begun := self._begun.pop(study, 0):
             self._base_of[study].begun -= begun
+
+    async def release(self, base: str) -> None:
+        """All studies of this base have ended: its packs go home, and another base's may have their devices."""
+        self._bases[base].released = True
+        for pack in self._packs.values():
+            if pack.base is self._bases[base]:
+                pack.orders.ring()
 
     async def close(self) -> None:
         """Send the packs home; each writes a checkpoint of every seat before it goes."""

@@ -24,6 +24,7 @@ import ray
 from storage.errors import StorageError
 from storage.fetching import Wanted
 from storage.fetching.fetch import Progress
+from tuners.errors import TunerError
 from tunery.cluster import draws
 from tunery.cluster.closing import write_report
 from tunery.cluster.jobs import pack_hosts, prepare_study, start_study
@@ -74,9 +75,12 @@ class Driver:
     profile: Profile
     ledger: Ledger
     recorder: Recorder
+    _waiting: list[Study] = field(default_factory=list)
     _preparing: dict[ray.ObjectRef[Any], Study] = field(default_factory=dict)
     _studying: dict[ray.ObjectRef[Any], Study] = field(default_factory=dict)
     _hosting: dict[ray.ObjectRef[Any], PackOrder] = field(default_factory=dict)
+    _released: set[str] = field(default_factory=set)
+    """Bases of which all studies have ended."""
     _data: dict[str, StudyData] = field(default_factory=dict)
     _cursor: int = 0
     _stop: bool = False
@@ -130,8 +134,8 @@ class Driver:
         return not self._asked_to_stop()
 
     def _start_packs(self) -> None:
-        kept = {study.name for study in self.plan.studies if self.ledger.study(study.name).status != "failed"}
-        packs = pack_orders(self.plan.only(kept), self.folder, self.desk, self.profile)
+        left = {study.name for study in self._waiting}
+        packs = pack_orders(self.plan.only(left), self.folder, self.desk, self.profile)
         hosts = pack_hosts(len(packs))
         for order, share in packs:
             self._hosting[hosts.host.remote(order, share, self.folder.root / "train")] = order
@@ -153,8 +157,16 @@ class Driver:
             elif ref in self._studying:
                 self._finish_study(self._studying.pop(ref), ref)
             else:
-                self._lose_pack(self._hosting.pop(ref), ref)
+                self._pack_ended(self._hosting.pop(ref), ref)
+        self._release_packs()
         self._write_state()
+
+    def _release_packs(self) -> None:
+        """Packs of which no study is left go home: where devices are few, another base's packs wait for theirs."""
+        needed = {base_key(study) for study in (*self._waiting, *self._studying.values())}
+        for base in {order.base_key for order in self._hosting.values()} - needed - self._released:
+            self._released.add(base)
+            self.desk.release(base)
 
     def _follow(self, *, wait_s: float) -> None:
         """Take in what happened at the desk."""
@@ -239,16 +251,21 @@ class Driver:
     def _fail_study(self, study: Study, error: BaseException) -> None:
         log.error("study %s failed", study.name, exc_info=error)
         cause = getattr(error, "cause", None) or error
-        self.ledger.update_study(study.name, status="failed", error=f"{cause}")
+        told = str(cause)
+        if not isinstance(cause, TuneryError | StorageError | TunerError):
+            told = f"{type(cause).__name__}: {cause}; `platform logs {self.plan.run_id}` shows where"
+        self.ledger.update_study(study.name, status="failed", error=told)
         self.recorder.study_ended(study.name, "FAILED")
 
-    def _lose_pack(self, order: PackOrder, ref: ray.ObjectRef[Any]) -> None:
+    def _pack_ended(self, order: PackOrder, ref: ray.ObjectRef[Any]) -> None:
         try:
             why = ray.get(ref)
         except Exception as error:
             log.exception("the host of %s died", order.pack)
             why = str(error)
             self.desk.lose_pack(order.pack)
+        if not why:
+            return  # its base was released
         log.error("pack %s was given up: %s", order.pack, why)
         if not any(other.base_key == order.base_key for other in self._hosting.values()):
             self.desk.give_up_base(order.base_key, why)
@@ -358,7 +375,7 @@ def main() -> int:
     os.environ.update(profile.environment())
     if arguments.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # the run's processes inherit it, and the hub's client heeds it
-    with folder.lock():
+    with folder.lock.hold():
         driver = open_driver(folder, home, profile)
         signal.signal(signal.SIGTERM, driver.ask_to_stop)
         signal.signal(signal.SIGINT, driver.ask_to_stop)

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from storage.files import write_whole
 from tunery import mirrored
-from tunery.runs import ENDED, RunFolder, RunStatus, write_whole
+from tunery.runs import ENDED, RunFolder, RunStatus
 
 if TYPE_CHECKING:
     from storage.mlflow_connection import MlflowClient

@@ -59,6 +59,8 @@ class PackOrder:
     desk: RemoteDesk
     our_ray: bool
     """Ray is of this run, and ends with it."""
+    weights: Path | None = None
+    """A folder of the node's own disk, from whose copy the base is loaded."""
     begin: str = ""
     """Name of the checkpoint that the run's trials begin with, of which the run's folder has a copy; '': none."""
     halvings: int = 0

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import os
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ import torch
 from storage.checkpoints import CheckpointStore
 from storage.errors import StorageError
 from storage.fetching import base_folder
-from storage.models import on_a_hub
+from storage.models import is_embedded, on_a_hub
+from storage.near import NearCopy, near
 from storage.tokens import TokenTable
 from tuners.engine import (
     Base,
@@ -41,8 +41,10 @@ from tuners.engine import (
     SeatState,
     StepReport,
     Workers,
+    forget_peak,
     keep_freed_memory,
     native_dtype,
+    peak_bytes,
 )
 from tuners.errors import NoRoomError, TunerError
 from tunery import tasks
@@ -104,6 +106,8 @@ class _Host:
     seats: dict[SeatName, _Seat] = field(default_factory=dict)
     visits: Visits | None = None
     """Of the worker that speaks to the desk."""
+    copy: NearCopy | None = None
+    """Of the base, on the node's own disk."""
 
     def run(self) -> None:
         """Train until the desk closes."""
@@ -117,7 +121,7 @@ class _Host:
         model = order.model
         dtype = model.dtype if model.dtype != "auto" else natives.pop() if len(natives) == 1 else "float32"
         spec = BaseSpec(
-            base_folder(model.id, model.revision, model.source),
+            self._folder(),
             model.revision,
             order.quantisation,
             order.dequantised_once,
@@ -148,6 +152,15 @@ class _Host:
                 self._take(seat_order)
             if self.seats:
                 self._step()
+
+    def _folder(self) -> str:
+        """What the base is loaded from."""
+        model, weights = self.order.model, self.order.weights
+        folder = base_folder(model.id, model.revision, model.source)
+        if weights is None or is_embedded(model.id):  # that one lies on the node's disk already
+            return folder
+        self.copy = near(Path(folder), weights)  # held for as long as the pack lives
+        return str(self.copy.folder)
 
     def _say(self, *messages: PackMessage) -> None:
         if self.visits is not None:
@@ -182,6 +195,8 @@ class _Host:
         if spec is None or problems:
             self._fail(seat, problems[0])
             return
+        if not self.seats:
+            forget_peak(self.device)  # of trials that have left
         try:
             self.pack.join(spec, SeatState.from_bytes(begun.state) if begun.state is not None else None)
         except NoRoomError as error:
@@ -287,13 +302,15 @@ class _Host:
             self._say(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, rate))
 
     def _evaluate(self, due: list[_Seat]) -> None:
+        began = time.perf_counter()
         results = self.pack.evaluate([str(seat.order.name) for seat in due])
-        peak = max(self.group.gather(self._peak_memory()))
+        seconds = time.perf_counter() - began
+        peak = max(self.group.gather(peak_bytes(self.device)))
         for seat in due:
             name = seat.order.name
             counted, seat.counted = seat.counted, Counted()
             if self.speaks:
-                self._bring(seat, self._report(seat, results[str(name)], counted, peak))
+                self._bring(seat, self._report(seat, results[str(name)], counted, peak, seconds))
             if self.pack.progress(str(name)).finished:
                 self._drop(name)
 
@@ -304,7 +321,10 @@ class _Host:
         self._log(seat, _line(report))
         self._say(Reported(seat.order.name, report))
 
-    def _report(self, seat: _Seat, results: Mapping[str, Evaluation], counted: Counted, peak: int) -> Report:
+    def _report(
+        self, seat: _Seat, results: Mapping[str, Evaluation], counted: Counted, peak: int, seconds: float
+    ) -> Report:
+        """`seconds`: of the evaluation, which it shared with the other seats that were due."""
         progress = self.pack.progress(str(seat.order.name))
         scores = metrics.score(seat.task, {split: self._outcome(seat, split, e) for split, e in results.items()})
         objective = metrics.objective(seat.task, scores)
@@ -327,6 +347,7 @@ class _Host:
                 "train_loss": counted.loss,
                 "examples_per_s": counted.examples_per_s,
                 "tokens_per_s": counted.tokens_per_s,
+                "evaluated_per_s": sum(len(each.labels) for each in results.values()) / seconds,
                 "peak_memory_bytes": float(peak),
                 "trainable_parameters": float(progress.trainable),
                 "total_parameters": float(progress.total),
@@ -341,12 +362,6 @@ class _Host:
         data = seat.order.data
         tokenizer = _tokenizer(data.tokenizer)
         return [answer_text(tokenizer, ids.tolist()) for ids in found.answers], TokenTable(data.evals[split]).answers
-
-    def _peak_memory(self) -> int:
-        """Of this worker with all its seats, in bytes: on the device, or of the process on a CPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _checkpoint(self, seat: _Seat, step: int, *, best: bool) -> None:
         name = str(seat.order.name)

@@ -62,5 +62,8 @@ class RemoteDesk:
     def abandon(self, study: str) -> None:
         ray.get(self._desk.abandon.remote(study))
 
+    def release(self, base: str) -> None:
+        ray.get(self._desk.release.remote(base))
+
     def close(self) -> None:
         ray.get(self._desk.close.remote())

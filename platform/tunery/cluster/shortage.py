@@ -10,10 +10,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from storage.files import write_whole
 from tuners.needs import Need, advice, size, told
 from tunery.cluster.orders import PackOrder
 from tunery.cluster.retry import Cause
-from tunery.runs import write_whole
 
 CAUSES = (Cause.DEVICE_MEMORY, Cause.HOST_MEMORY)
 LESS = 0.8

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -38,9 +39,6 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
     """Join the profile's cluster, or have a Ray of this machine's for as long as the context lasts."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")  # nobody restores from Tune's snapshots: see `sampler`
     # That it asks for a token, which the run's processes have, is nothing to opt out of; that it does not is told.
     logging.getLogger(_TOKENS).addFilter(lambda record: "authentication is enabled" not in record.getMessage())
     if profile.ray:
@@ -130,6 +128,7 @@ def pack_orders(plan: Plan, run: RunFolder, desk: RemoteDesk, profile: Profile) 
                 store=run.store,
                 desk=desk,
                 our_ray=not profile.ray,
+                weights=Path(profile.weights) if profile.weights else None,
                 begin=plan.begin.checkpoint if plan.begin else "",
             ),
             placement.share,

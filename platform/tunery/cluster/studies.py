@@ -28,9 +28,21 @@ _SEAT = {"CPU": 0.0, "memory": 128.0 * 2**20}
 """What a trial reserves: what its process takes (124 MB, measured as Linux's Pss), since it only waits. A share of a
 CPU would keep packs off a node of which they take all CPUs."""
 
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "16",
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody restores from Tune's snapshots: see `sampler`
+    # A study may wait for hours for its first place. Tune would tell of too few resources then, which is wrong, and
+    # look at its first trial for it, which is an IndexError where there is none (Ray 2.60).
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "inf",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S_AUTOSCALER": "inf",
+}
+"""What Tune reads from the environment of the process that runs it, which is another one than the driver's."""
+
 
 def run_study(order: StudyOrder) -> int:
     """Run what is left of the study; how many trials the ledger holds then. Raises what its data's preparation did."""
+    settle()
     study, search = order.study, order.study.search
     mode = MODES[study.definition.direction]
     ledger = open_study(search, study_name=order.ledger_name, url=order.ledger_url, mode=mode)
@@ -47,6 +59,12 @@ def run_study(order: StudyOrder) -> int:
         everything: TrialScheduler = FIFOScheduler()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         _tune(order, data, ledger, reruns.with_seed(space), reruns.left(ledger), everything)
     return len(ended(ledger))
+
+
+def settle() -> None:
+    """Tune's settings, for this process; what its environment has already stays."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def _firsts(order: StudyOrder) -> Iterator[First]:

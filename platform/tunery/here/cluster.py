@@ -71,10 +71,10 @@ def up(
     with alone(layout):
         before = load(layout)
         kept = sized(before, workers, cpus, asked) or new(layout, workers, cpus, asked)
-        if asked is not None and asked.is_bucket:
-            keep_key(layout, os.environ)
-        shared = shares_of(kept)
         running = any(each.lives for each in kept.processes.values())
+        if asked is not None and asked.is_bucket:
+            keep_key(layout, os.environ, running=running)
+        shared = shares_of(kept)
         kept = with_ports(kept, random, say, running=running)
         short, _ = ray.short_folder(layout, kept.short)
         kept = kept.model_copy(update={"short": short})

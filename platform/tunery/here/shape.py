@@ -17,14 +17,15 @@ from tunery.here.store import Store, agreed
 
 def sized(kept: Kept | None, workers: int | None, cpus: int | None, store: Store | None = None) -> Kept | None:
     """The cluster there is, in the size that is asked for. ConflictError where it is up in another one, or has another
-    store."""
+    store, or reaches it in another way."""
     if kept is None:
         return None
-    kept = kept.model_copy(update={"store": agreed(kept.store, store)})
+    running = any(each.lives for each in kept.processes.values())
+    kept = kept.model_copy(update={"store": agreed(kept.store, store, running=running)})
     wanted = {"workers": kept.workers if workers is None else workers, "cpus": kept.cpus if cpus is None else cpus}
     if wanted == {"workers": kept.workers, "cpus": kept.cpus}:
         return kept
-    if any(each.lives for each in kept.processes.values()):
+    if running:
         raise ConflictError(
             f"this machine's cluster is up with {kept.workers} further nodes and {kept.cpus} CPUs, and not "
             f"{wanted['workers']} and {wanted['cpus']}: `platform down` first; nothing that is kept is lost"

@@ -17,6 +17,7 @@ _CREDENTIALS = "s3.ini"
 """The same once more, as Amazon's own libraries read it, so that no key is in an environment."""
 _SETTINGS = {"endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
              "ca": ("AWS_CA_BUNDLE",)}  # fmt: skip
+_DOWN_FIRST = ": `platform down` first; nothing that is kept is lost"
 
 
 class Store(S3):
@@ -83,21 +84,37 @@ def wanted(address: str | None, environment: Mapping[str, str]) -> Store | None:
     return store
 
 
-def agreed(kept: Store | None, asked: Store | None) -> Store | None:
-    """The store of a cluster there is already. ConflictError where it is to be another: what is kept would be lost."""
-    if asked is None or (kept is not None and kept.address == asked.address):
-        return asked or kept
-    before = kept.address if kept is not None else "its own folder"
-    raise ConflictError(
-        f"this machine's cluster began with {before} for artifacts and checkpoints, and not {asked.address}: "
-        "what MLflow has there would not be found any more. To begin anew, see docs/cluster.md"
-    )
+def agreed(kept: Store | None, asked: Store | None, *, running: bool) -> Store | None:
+    """The store of a cluster there is already.
+
+    ConflictError where it is to be another, since what is kept would be lost; and where one that is up is to reach it
+    in another way, which its parts would not hear of.
+    """
+    if asked is None:
+        return kept
+    if kept is None or kept.address != asked.address:
+        before = kept.address if kept is not None else "its own folder"
+        raise ConflictError(
+            f"this machine's cluster began with {before} for artifacts and checkpoints, and not {asked.address}: "
+            "what MLflow has there would not be found any more. To begin anew, see docs/cluster.md"
+        )
+    if running and kept.settings != asked.settings:
+        changed = [
+            f"{name} {kept.settings.get(name, 'unset')}, and not {asked.settings.get(name, 'unset')}"
+            for name in _SETTINGS
+            if kept.settings.get(name) != asked.settings.get(name)
+        ]
+        raise ConflictError(f"this machine's cluster reaches {asked.address} with {'; '.join(changed)}{_DOWN_FIRST}")
+    return asked
 
 
-def keep_key(layout: Layout, environment: Mapping[str, str]) -> None:
-    """Write a bucket's key into files that only their owner reads."""
-    for name, file in _FILES.items():
-        write_private(layout.secret_file(file), environment[name])
+def keep_key(layout: Layout, environment: Mapping[str, str], *, running: bool) -> None:
+    """Write a bucket's key into files that only their owner reads. ConflictError where one that is up has another."""
+    files = {name: layout.secret_file(file) for name, file in _FILES.items()}
+    if running and any(file.exists() and file.read_text() != environment[name] for name, file in files.items()):
+        raise ConflictError(f"this machine's cluster is up with another key in {' and '.join(_FILES)}{_DOWN_FIRST}")
+    for name, file in files.items():
+        write_private(file, environment[name])
     lines = "\n".join(f"{name.lower()} = {environment[name]}" for name in _FILES)
     write_private(layout.secret_file(_CREDENTIALS), f"[default]\n{lines}\n")
 

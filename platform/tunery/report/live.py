@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from tunery.report import words
-from tunery.runs import ENDED, RunState, StudyState, TrialState
+from tunery.runs import ENDED, FINAL, RunState, StudyState, TrialState
 
 QUIET_S = 60.0
 """Seconds without news after which the header says how long ago the last was."""
@@ -115,7 +115,7 @@ def _studies(studies: tuple[StudyState, ...]) -> RenderableType:
     )
     for study in studies:
         planned = max(study.planned, len(study.trials), 1)
-        done = sum(trial.status in words.ENDED_TRIALS for trial in study.trials)
+        done = sum(trial.status in FINAL for trial in study.trials)
         best = _best_trial(study)
         table.add_row(
             study.name,
@@ -142,7 +142,7 @@ def _trials(pairs: list[tuple[StudyState, TrialState]], *, now: float, several: 
         numbers=("trial", "epoch", value, "ex/s", "left"),
     )
     for study, trial in pairs:
-        ended = trial.status in words.ENDED_TRIALS
+        ended = trial.status not in ("running", "waiting")
         left = _trial_left(trial, now)
         best = trial.number == study.best
         row: list[RenderableType] = [
@@ -178,8 +178,8 @@ def _steps(trial: TrialState) -> float:
 
 
 def _share(trial: TrialState) -> float:
-    """How much of the trial is behind it: all of it when it has ended, however early."""
-    return 1.0 if trial.status in words.ENDED_TRIALS else _steps(trial)
+    """How much of the trial is behind it: all of it when it has ended, however early. A stopped one may go on."""
+    return 1.0 if trial.status in FINAL else _steps(trial)
 
 
 def _trial_left(trial: TrialState, now: float) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
-from tunery.runs import RunState, TrialState, Value
+from tunery.runs import FINAL, RunState, TrialState, Value
 
 # status -> (mark, style). Pruned is no misfortune: it is what the pruner is for.
 MARKS: Mapping[str, tuple[str, str]] = {
@@ -20,8 +20,6 @@ MARKS: Mapping[str, tuple[str, str]] = {
     "stopped": ("■", "yellow"),
     "interrupted": ("■", "yellow"),
 }
-
-ENDED_TRIALS = frozenset({"finished", "pruned", "failed", "stopped"})
 
 
 def status(name: str) -> Text:
@@ -107,8 +105,8 @@ def planned(state: RunState) -> int:
 
 
 def ended(state: RunState) -> int:
-    """Trials that have ended, however that was."""
-    return sum(trial.status in ENDED_TRIALS for study in state.studies for trial in study.trials)
+    """Trials that have ended, however that was; one that was stopped has not: it may go on."""
+    return sum(trial.status in FINAL for study in state.studies for trial in study.trials)
 
 
 def first_line(text: str) -> str:

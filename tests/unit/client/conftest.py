@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.unit.client.fakes import FAKE_DRIVER
+from tests.unit.client.on_kubernetes import place, template
 from tunery.client.local import LocalClient
 from tunery.errors import TuneryError
 from tunery.home import Home
 from tunery.runs import RunFolder, run_folders
+
+__all__ = ["place", "template"]  # fixtures are found here
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tunery.runs import RunFolder, RunState, StudyState, TrialState
 def main() -> int:
     folder = RunFolder(Path(sys.argv[1]))
     mode = os.environ.get("FAKE_DRIVER", "")
-    with folder.lock():
+    with folder.lock.hold():
         with (folder.root / "starts").open("a") as starts:
             starts.write(f"{os.getpid()} {' '.join(sys.argv[2:])}\n")
         if mode == "dies":

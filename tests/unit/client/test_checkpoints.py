@@ -206,7 +206,7 @@ def stopped(client: LocalClient, folder_of: FolderOf) -> RunFolder:
     client.send(plan)
     folder = folder_of(plan.run_id)
     wait_for(lambda: folder.state_file.exists() and folder.state().status == "running")
-    pid = folder.driver_pid()
+    pid = folder.lock.pid()
     assert pid is not None
     os.kill(pid, 9)
     wait_for(lambda: not folder.driven())

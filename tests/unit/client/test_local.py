@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from storage.files import write_whole
 from tests.unit.client.fakes import FAKE_DRIVER, make_plan, wait_for
 from tunery.client import local
 from tunery.client.local import LocalClient
 from tunery.errors import ConflictError, InputError, NotFoundError, RunError
 from tunery.home import Home
-from tunery.runs import RunFolder, write_whole
+from tunery.runs import RunFolder
 
 FolderOf = Callable[[str], RunFolder]
 
@@ -37,7 +38,7 @@ def test_send_writes_the_plan_starts_a_driver_and_returns_at_once(client: LocalC
     assert client.state(plan.run_id).status in ("starting", "running"), "driven from the first moment"
     assert client.plan(plan.run_id) == plan
     until_running(folder)
-    pid = folder.driver_pid()
+    pid = folder.lock.pid()
     assert pid is not None
     assert os.getsid(pid) == pid, "Ctrl-C in the terminal must not reach the driver"
     (folder.root / "finish").touch()
@@ -84,7 +85,7 @@ def test_an_interrupted_run_goes_on_when_its_plan_is_sent_again(client: LocalCli
     client.send(plan)
     folder = folder_of(plan.run_id)
     until_running(folder)
-    pid = folder.driver_pid()
+    pid = folder.lock.pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not folder.driven())
@@ -209,7 +210,7 @@ def test_stop_says_when_a_driver_stays(
     monkeypatch.setattr(local, "TERMINATE_GRACE_S", 0.0)
     monkeypatch.setattr(local, "_signal_group", lambda *_: None)
     monkeypatch.setattr(local, "_wait", lambda *_: False)
-    with pytest.raises(RunError, match=f"process {folder.driver_pid()}, is still there"):
+    with pytest.raises(RunError, match=f"process {folder.lock.pid()}, is still there"):
         client.stop(plan.run_id, grace_s=0)
 
 

@@ -295,3 +295,18 @@ def test_a_waiting_seat_does_not_wait_for_a_pack_that_does_not_come() -> None:
         assert await desk.visit("p", busy, ()) == Orders(take=(order(1),))
 
     run(test())
+
+
+def test_the_packs_of_a_base_go_home_when_its_studies_have_ended_and_others_stay() -> None:
+    async def test() -> None:
+        desk = Desk()
+        numbers = {name: await desk.open_pack(name, base=base, capacity=1) for name, base in (("p", "b"), ("q", "c"))}
+        awaiting = asyncio.create_task(desk.visit("p", numbers["p"], [], wait_s=60))
+        await asyncio.sleep(0)
+        await desk.release("b")
+        assert (await asyncio.wait_for(awaiting, 10)).close
+        assert not (await desk.visit("q", numbers["q"], [])).close
+        late = await desk.open_pack("r", base="b", capacity=1)  # it had waited for a device until now
+        assert (await desk.visit("r", late, [])).close
+
+    run(test())

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
+from storage.errors import DataError, NotOnHubError
+from storage.files import write_whole
 from tests.unit.client.fakes import make_plan
 from tests.unit.cluster.at_the_desk import DATA
 from tests.unit.report.states import study, trial
 from tunery.cluster.driver import EXIT_FAILED, Driver, open_driver
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.recorder import Recorder
+from tunery.cluster.start import base_key
 from tunery.cluster.tracking.spool import RECORDS, read_records
 from tunery.home import Home
 from tunery.profile import load_profile
-from tunery.runs import RunFolder, write_whole
+from tunery.runs import RunFolder
 
 PREPARING: Any = "the preparation's reference"
 SEARCHING: Any = "the search's reference"
@@ -49,7 +53,7 @@ def test_a_study_whose_data_cannot_be_used_fails_with_the_reason_and_once(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
-        raise ValueError("train.jsonl:7: no label")
+        raise DataError("train.jsonl:7: no label")
 
     monkeypatch.setattr("ray.get", refuse)
     driver._study_prepared(driver.plan.studies[0], PREPARING)
@@ -65,7 +69,33 @@ def test_a_study_that_failed_before_its_data_was_there_stays_failed(
     driver._fail_study(driver._studying.pop(SEARCHING), ValueError("the database does not answer"))
     monkeypatch.setattr("ray.get", lambda _: DATA)
     driver._study_prepared(driver.plan.studies[0], PREPARING)
-    assert driver.ledger.study("cola").status == "failed"
+    left = driver.ledger.study("cola")
+    where = f"`platform logs {driver.plan.run_id}` shows where"
+    assert (left.status, left.error) == ("failed", f"ValueError: the database does not answer; {where}")
+
+
+def test_packs_are_sent_home_once_when_no_study_of_their_base_is_left(driver: Driver) -> None:
+    (study,) = driver.plan.studies
+    driver.desk = desk = MagicMock()
+    hosted: Any = {"p": SimpleNamespace(base_key=base_key(study)), "q": SimpleNamespace(base_key="another")}
+    driver._hosting = hosted
+    driver._release_packs()
+    assert [call.args for call in desk.release.call_args_list] == [("another",)]
+    driver._studying.clear()
+    for _ in range(2):
+        driver._release_packs()
+    assert [call.args for call in desk.release.call_args_list] == [("another",), (base_key(study),)]
+
+
+def test_a_pack_that_went_home_is_not_lost(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.desk = desk = MagicMock()
+    order: Any = SimpleNamespace(pack="p", base_key="b")
+    monkeypatch.setattr("ray.get", lambda _: "")
+    driver._pack_ended(order, PREPARING)
+    assert not desk.method_calls
+    monkeypatch.setattr("ray.get", lambda _: "it died three times")
+    driver._pack_ended(order, PREPARING)
+    desk.give_up_base.assert_called_once_with("b", "it died three times")
 
 
 def test_the_end_of_a_run_writes_its_report_for_its_folder_and_mlflow(driver: Driver) -> None:
@@ -102,7 +132,7 @@ def test_a_run_whose_models_cannot_be_fetched_fails_with_the_reason(
     driver._studying = {}
 
     def nothing_fetched() -> bool:
-        driver._fail_study(driver.plan.studies[0], ValueError("no such model"))
+        driver._fail_study(driver.plan.studies[0], NotOnHubError("no such model"))
         return True
 
     monkeypatch.setattr("tunery.cluster.driver.started_ray", lambda *_, **__: nullcontext())

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from storage.files import write_whole
 from tests.unit.client.fakes import make_plan
 from tunery import mirrored
 from tunery.cluster.mirror import Mirror
-from tunery.runs import RunFolder, write_whole
+from tunery.runs import RunFolder
 
 
 class Server:

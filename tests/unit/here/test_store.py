@@ -16,6 +16,7 @@ from tunery.here.kept import Kept, load, save
 from tunery.here.layout import Layout
 from tunery.here.mlflow import Mlflow
 from tunery.here.parts import parts, write_profiles
+from tunery.here.processes import remember
 from tunery.here.shape import sized, with_ports
 from tunery.here.store import Store, keep_key, wanted
 from tunery.home import Home
@@ -49,7 +50,7 @@ def test_a_bucket_is_found_by_mlflow_and_by_the_runs_and_its_key_is_in_files_alo
     store = wanted("s3://models/team/", os.environ)
     assert store is not None
     kept = settled(store)
-    keep_key(layout, os.environ)
+    keep_key(layout, os.environ, running=False)
     for part in parts(layout, kept, SHARES[:1]):
         part.prepare()
     write_profiles(layout, kept)
@@ -125,3 +126,26 @@ def test_a_cluster_keeps_the_store_that_it_began_with(tmp_path: Path) -> None:
         sized(folder, None, None, wanted("/elsewhere", {}))
     with pytest.raises(ConflictError, match="began with its own folder for artifacts"):
         sized(settled(None), None, None, wanted(str(tmp_path), {}))
+
+
+def test_one_that_is_up_is_not_led_to_its_store_in_another_way(layout: Layout) -> None:
+    there = wanted("s3://models/team", KEY | SERVER)
+    other = wanted("s3://models/team", KEY | SERVER | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9001"})
+    down = settled(there)
+    up = down.with_process("mlflow", remember(os.getpid()))
+    keep_key(layout, KEY, running=False)
+    assert sized(up, None, None, there) == up
+    keep_key(layout, KEY, running=True)
+    said = "with endpoint http://127.0.0.1:9000, and not http://127.0.0.1:9001: `platform down` first"
+    with pytest.raises(ConflictError, match=said):
+        sized(up, None, None, other)
+    with pytest.raises(ConflictError, match="is up with another key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: "):
+        keep_key(layout, KEY | {"AWS_SECRET_ACCESS_KEY": "the next"}, running=True)
+    assert layout.secret_file("s3-key").read_text() == KEY["AWS_SECRET_ACCESS_KEY"]
+
+    # Down, it takes both.
+    found = sized(down, None, None, other)
+    assert found is not None
+    assert found.store == other
+    keep_key(layout, KEY | {"AWS_SECRET_ACCESS_KEY": "the next"}, running=False)
+    assert "the next" in layout.secret_file("s3.ini").read_text()

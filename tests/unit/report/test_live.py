@@ -47,6 +47,14 @@ def test_nothing_is_wider_than_the_screen_or_cut_that_should_not_be(run: RunStat
     assert "…" not in "".join(lines)
 
 
+def test_a_stopped_trial_is_not_counted_as_done() -> None:
+    two = study(trials=(trial(0, "finished", 0.5), trial(1, "stopped", 0.4)), status="stopped")
+    lines = drawn(state(two, two.model_copy(update={"name": "sst2"}), status="stopped"))
+    assert "2 of 4 trials" in lines[1]
+    (row, *_) = [line.split() for line in lines if line.split()[:1] == ["cola"]]
+    assert row[:5] == ["cola", "■", "stopped", "━━━━━━━", "1/2"], "1.4 of 2"
+
+
 @pytest.mark.parametrize("height", [24, 40])
 def test_many_trials_fit_the_screen_and_the_rest_is_counted(height: int) -> None:
     lines = drawn(NINE, height=height)

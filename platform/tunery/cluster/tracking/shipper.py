@@ -6,17 +6,19 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunery.cluster.tracking.spool import ID, RECORDS, Record, read_records
-from tunery.runs import write_whole
+from storage.files import write_whole
+from tunery.cluster.tracking.requests import requests
+from tunery.cluster.tracking.spool import ID, RECORDS, Key, Record, read_records
 
 if TYPE_CHECKING:
-    from tunery.cluster.tracking.sink import Key, Sink
+    from tunery.cluster.tracking.sink import Sink
 
 SHIPPED = "shipped.json"
 REFUSED = "refused.jsonl"
@@ -24,8 +26,11 @@ REFUSED = "refused.jsonl"
 _POLL_S = 0.25
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
-_RECORDS_A_PASS = 100
-"""Of ten metrics each what one request may carry; and what a slow server takes within anyone's patience."""
+_PASS_S = 10.0
+"""That one pass may take, about: within the patience of whoever waits for what it carries."""
+_FIRST_REQUESTS, _LEAST_REQUESTS, _MOST_REQUESTS = 100, 10, 300
+"""Of a pass. The more it has, the more reports of one trial are one request; a server may become slower within one."""
+_RECORDS_A_PASS = 5000
 
 
 @dataclass
@@ -64,6 +69,7 @@ class Shipper:
         self._sink: Sink | None = None
         self._wake = threading.Event()
         self._stopping = False
+        self._allowed = _FIRST_REQUESTS
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="tracking-shipper", daemon=True)
         self.problem = ""
@@ -130,21 +136,32 @@ class Shipper:
         if start >= self._size():
             return False
         records, unreadable = [], 0
+        asked, together = 0, Counter[Key]()
         for record, end in islice(read_records(self._spool / RECORDS, offset), _RECORDS_A_PASS):
             offset = end
             if record is None:
                 unreadable += 1
-            else:
-                records.append(record)
+                continue
+            records.append(record)
+            asked += requests(record, together)
+            if asked >= self._allowed:
+                break
         if offset == start:
             return False  # a line that is still being written
         self._sync()
+        began = time.monotonic()
         self._keep_refused(sink.apply(records), unreadable)
+        self._allow(asked, time.monotonic() - began)
         with self._progress:
             self._shipped.offset = offset
             self._shipped.write(self._spool / SHIPPED)
             self._progress.notify_all()
         return True
+
+    def _allow(self, asked: int, seconds: float) -> None:
+        """As many requests next time as the server answers within a pass's time."""
+        possible = int(asked * _PASS_S / max(seconds, 1e-3))
+        self._allowed = min(max(possible, _LEAST_REQUESTS), _MOST_REQUESTS)
 
     def _connected(self) -> Sink:
         if self._sink is None:

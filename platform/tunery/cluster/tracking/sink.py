@@ -16,14 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from storage.mlflow_connection import Metric, MlflowException, Param, RunTag, connect
-from tunery.cluster.tracking.spool import Record
-
-Key = tuple[str, int | None]
-"""A study and the number of its trial; None: the study itself."""
+from tunery.cluster.tracking.requests import METRICS_A_REQUEST, PARAMS_A_REQUEST
+from tunery.cluster.tracking.spool import Key, Record
 
 _Item = TypeVar("_Item")
-_METRICS_A_CALL = 1000
-_PARAMS_A_CALL = 100
 # Not among them: missing rights, which an administrator may grant while the spool waits.
 _NEVER = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"})
 
@@ -190,9 +186,9 @@ class Sink:
         self, run_id: str, *, metrics: Iterable[Metric] = (), params: Iterable[Param] = (), tags: Iterable[RunTag] = ()
     ) -> None:
         calls = zip_longest(
-            _chunks(metrics, _METRICS_A_CALL),
-            _chunks(params, _PARAMS_A_CALL),
-            _chunks(tags, _PARAMS_A_CALL),
+            _chunks(metrics, METRICS_A_REQUEST),
+            _chunks(params, PARAMS_A_REQUEST),
+            _chunks(tags, PARAMS_A_REQUEST),
             fillvalue=(),
         )
         for some_metrics, some_params, some_tags in calls:

@@ -23,10 +23,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tunery.runs import Value, write_whole
+from storage.files import write_whole
+from tunery.runs import Value
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Record = Mapping[str, Any]
+Key = tuple[str, int | None]
+"""A study and the number of its trial; None: the study itself."""
 
 RECORDS = "records.jsonl"
 FILES = "files"

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.files import write_whole
 from tunery.plan import Plan
 from tunery.report.documents import curves, pictures, sections, tables
 from tunery.report.documents.answers import Answer, answers
@@ -24,7 +25,7 @@ from tunery.report.documents.facts import collect
 from tunery.report.documents.markdown import markdown
 from tunery.report.documents.page import page
 from tunery.report.documents.workbook import workbook
-from tunery.runs import RunFolder, RunState, write_whole
+from tunery.runs import RunFolder, RunState
 
 
 @dataclass(frozen=True)

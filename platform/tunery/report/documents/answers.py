@@ -240,11 +240,12 @@ def _best(facts: Facts, scored: Sequence[Result]) -> Iterator[str]:
     yield f"{cell or 'The best'}: {metric} by {trial}{mean}. It {_cost(best)}."
     own = next((t for t in best.study.trials if t.origin == "spec" and t.rerun_of is None), None)
     if own is not None and own.objective is not None and best.score is not None and own.number != best.best.number:
-        gain = words.number(abs(best.score - own.objective))
-        yield (
-            f"The search gained {gain} over the spec's own values, which gave {words.number(own.objective)} "
-            f"(trial {own.number})."
-        )
+        gain, gave = best.score - own.objective, f"{words.number(own.objective)} (trial {own.number})"
+        if gain >= 0:
+            yield f"The search gained {words.number(gain)} over the spec's own values, which gave {gave}."
+        else:  # the best is the best by its mean
+            more = words.number(-gain)
+            yield f"The spec's own values gave {gave} in their one run, {more} more than the best by mean."
     if best.study.model and best.study.model_version:
         stands = {True: "is the champion", False: "is not the champion", None: "is registered"}[best.study.champion]
         verdict = f": {best.study.verdict}" if best.study.verdict else ""

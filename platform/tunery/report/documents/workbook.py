@@ -96,6 +96,7 @@ def result_columns(facts: Facts) -> list[Column]:
         Column("Time of the best trial", DURATION, lambda r: r.best_seconds / _DAY),
         Column("Time of all trials", DURATION, lambda r: r.seconds / _DAY),
         Column("Examples a second", PERCENT, lambda r: r.measured("examples_per_s")),
+        Column("Evaluated a second", PERCENT, lambda r: r.measured("evaluated_per_s")),
         Column("Status", GENERAL, lambda r: r.study.status),
         Column("Model", GENERAL, lambda r: f"{r.study.model}/{r.study.model_version}" if r.study.model else None),
         Column("Champion", GENERAL, lambda r: {True: "yes", False: "no", None: None}[r.study.champion]),
@@ -146,7 +147,8 @@ def _trials(sheet: Worksheet, facts: Facts) -> None:
     drawn = list(dict.fromkeys(path for s in studies for trial in s.trials for path in trial.config))
     axes = list(facts.axes)
     header = ["Task", "Study", "Trial", "Status", "Score (%)", *metrics, *drawn, *axes, "Values from", "Rerun of",
-              "Epoch", "Epochs", "Step", "Steps", "Time", "Examples a second", "Error"]  # fmt: skip
+              "Epoch", "Epochs", "Step", "Steps", "Time", "Examples a second", "Evaluated a second",
+              "Error"]  # fmt: skip
 
     def row(study: StudyState, trial: TrialState) -> list[tuple[Content, str]]:
         return [
@@ -166,6 +168,7 @@ def _trials(sheet: Worksheet, facts: Facts) -> None:
             (trial.steps, COUNT),
             (facts.seconds(study.name, trial) / _DAY, DURATION),
             (trial.metrics.get("examples_per_s"), PERCENT),
+            (trial.metrics.get("evaluated_per_s"), PERCENT),
             (trial.error, GENERAL),
         ]
 

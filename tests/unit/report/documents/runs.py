@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
+from storage.files import write_whole
 from tunery.cluster.tracking import Tracker
 from tunery.plan import Plan, Study, compile_plan
-from tunery.runs import RunFolder, RunState, StudyState, TrialState, Value, write_whole
+from tunery.runs import RunFolder, RunState, StudyState, TrialState, Value
 from tunery.spec import parse_spec
 
 START = 1_790_000_000.0
@@ -129,6 +130,7 @@ class MadeUp:
                 "loss": 0.35 + 0.4 * 0.6**epoch + self._draw.gauss(0, 0.01),
                 "train_loss": 0.25 + 0.5 * 0.5**epoch,
                 "examples_per_s": rows / took,
+                "evaluated_per_s": 2 * rows / took,
                 "peak_memory_bytes": 0.9e9 if quantised else 1.4e9,
                 "trainable_parameters": 147_456.0,
                 "total_parameters": 22_713_216.0,

@@ -128,6 +128,14 @@ def test_the_best_of_a_task_with_its_gain_over_the_spec() -> None:
     assert found[2] == "m-cola version 2 is not the champion: it gains nothing."
 
 
+def test_a_best_by_its_mean_that_a_single_run_of_the_spec_beat_is_no_gain() -> None:
+    first = trial(0, "finished", 0.90, origin="spec")
+    found = told(study("cola", (first, trial(1, "finished", 0.89)), best=1))["cola: what is best?"]
+    assert found[1] == (
+        "The spec's own values gave 0.9000 (trial 0) in their one run, 0.0100 more than the best by mean."
+    )
+
+
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_a_run_without_a_result_has_nothing_to_report(value: float | None) -> None:
     state = run(study("cola", (trial(0, "finished", value), trial(1, "failed"))))
