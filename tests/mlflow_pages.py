@@ -21,6 +21,8 @@ class Study:
     run: str
     trials: dict[str, str]
     """Name -> run."""
+    longest: str
+    """The run of the trial that trained for most epochs."""
     model: str
 
 
@@ -32,7 +34,8 @@ def study_of(client: MlflowClient, experiment: str, model: str) -> Study:
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     names = {str(run.info.run_name): str(run.info.run_id) for run in children}
-    return Study(str(found.experiment_id), str(parent.info.run_name), str(parent.info.run_id), names, model)
+    longest = str(max(children, key=lambda run: run.data.metrics.get("epoch", 0.0)).info.run_id)
+    return Study(str(found.experiment_id), str(parent.info.run_name), str(parent.info.run_id), names, longest, model)
 
 
 def look(browser: Browser, address: str, login: tuple[str, str] | None, study: Study, pictures: Path | None) -> None:
@@ -46,7 +49,7 @@ def look(browser: Browser, address: str, login: tuple[str, str] | None, study: S
     pages = {
         "study": (f"/experiments/{study.experiment}/runs/{study.run}", ("Child runs", *study.trials)),
         "trial": (
-            f"/experiments/{study.experiment}/runs/{min(study.trials.values())}/model-metrics",
+            f"/experiments/{study.experiment}/runs/{study.longest}/model-metrics",
             ("objective", "loss"),
         ),
         "comparison": (

@@ -20,9 +20,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from storage.files import write_whole
 from tunery.home import Home
 from tunery.plan import Plan, compile_plan
-from tunery.runs import RunFolder, RunState, StudyState, write_whole
+from tunery.runs import RunFolder, RunState, StudyState
 from tunery.spec import parse_spec
 
 LIMIT_S = 900.0

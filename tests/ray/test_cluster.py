@@ -14,59 +14,37 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-import psycopg
 import pytest
-import yaml
 from mlflow import MlflowClient
-from pyarrow import fs
 
-from storage.stores import Address
+from storage.files import write_whole
 from tests.browser import Browser, installed
 from tests.mlflow_pages import look, study_of
 from tests.object_store import OWNER, ObjectStore
-from tests.ray.conftest import eventually, rows, small_spec
+from tests.ray.conftest import eventually, rows
+from tests.ray.here import Here
+from tests.ray.laptop import CONFIGURATION, client, document, jobs_of, log_of, plan_of, spec_file, steps_of, trials_of
 from tunery import __version__
 from tunery.cli.app import run
-from tunery.client import Client, client_for
-from tunery.errors import NotFoundError, ProfileError
+from tunery.errors import ProfileError
 from tunery.here import postgres
-from tunery.here.kept import Kept, load
-from tunery.here.layout import Layout
+from tunery.here.kept import load
 from tunery.home import Home
-from tunery.parcel import Parcel, run_of
-from tunery.plan import Plan, compile_plan
-from tunery.profile import load_profile
-from tunery.runs import RunFolder, TrialState, write_whole
-from tunery.spec import parse_spec
+from tunery.parcel import Parcel
+from tunery.runs import RunFolder, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
-LAPTOP = """\
-default = "team"
-
-[profiles.team]
-target = "ray"
-jobs = "{jobs}"
-tracking_uri = "{mlflow}"
-
-[profiles.team.secrets]
-MLFLOW_TRACKING_USERNAME = {{file = "{secrets}/mlflow-user"}}
-MLFLOW_TRACKING_PASSWORD = {{file = "{secrets}/mlflow-password"}}
-RAY_AUTH_TOKEN = {{env = "TEAM_RAY_TOKEN"}}
-"""
-
-SHORT_EPOCHS = 3
+SHORT_EPOCHS, LONG_EPOCHS = 3, 48
 LONG: dict[str, Any] = {
     "search__trials": 2,
     "search__sampler": {"name": "grid"},
-    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, 24]}},
+    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, LONG_EPOCHS]}},
     "train__batch_size": 2,
 }
 """One trial ends soon, and the other is under way for as long as a test has things to do to it."""
@@ -84,86 +62,6 @@ TRACKING = [
     ("GET", "/get-artifact?run_uuid=x&path=y"), ("PUT", "/api/2.0/mlflow-artifacts/artifacts/1/x"),
     ("POST", "/api/2.0/mlflow/users/create"),
 ]  # fmt: skip
-
-
-@dataclass
-class Here:
-    """This machine, as its user sees it."""
-
-    home: Home
-    environment: dict[str, str]
-    folder: Path
-    store: Address
-    """Where artifacts and checkpoints go."""
-    objects: ObjectStore
-    """Who keeps them."""
-    seen: set[str] = field(default_factory=set)
-    """Command lines of processes, of all users, while a sweep was under way."""
-
-    def platform(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tunery.cli.app", *words]
-        return subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False
-        )
-
-    def document(self, *words: str, code: int = 0) -> dict[str, Any]:
-        done = self.platform(*words, "-o", "json")
-        assert done.returncode == code, (done.stdout, done.stderr)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-    @property
-    def layout(self) -> Layout:
-        return Layout.of(self.home)
-
-    @property
-    def kept(self) -> Kept:
-        kept = load(self.layout)
-        assert kept is not None
-        return kept
-
-    def url(self, part: str, port: str) -> str:
-        return f"http://127.0.0.1:{self.kept.ports[part][port]}"
-
-    @property
-    def token(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.layout.secret('ray-token')}"}
-
-    @property
-    def login(self) -> tuple[str, str]:
-        return "tunery", self.layout.secret("mlflow-password")
-
-    @property
-    def jobs(self) -> str:
-        return self.url("ray-head", "dashboard")
-
-    def look_around(self) -> None:
-        self.seen.update(" ".join(_words(process)) for process in psutil.process_iter())
-
-    def lose(self, part: str) -> None:
-        """SIGKILL to a part and all that it has started, as when its machine goes."""
-        gone = psutil.Process(self.kept.processes[part].pid)
-        for process in [gone, *gone.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-
-    def conditions(self) -> dict[str, str]:
-        """Part -> how it is, where one is not well."""
-        return {each["part"]: each["condition"] for each in self.document("ps", code=6)["parts"]}
-
-    def objects_below(self, name: str) -> list[str]:
-        below = f"{str(self.store).removeprefix('s3://')}/{name}"
-        found = self.objects.files().get_file_info(fs.FileSelector(below, recursive=True, allow_not_found=True))
-        return [each.path for each in found if each.type == fs.FileType.File]
-
-    def secrets(self) -> dict[str, str]:
-        names = ("ray-token", "mlflow-password", "mlflow-session-key", "postgres-mlflow", "postgres-optuna", "s3-key")
-        return {name: self.layout.secret(name) for name in names if self.layout.secret_file(name).exists()}
-
-    def rows(self, database: str, query: str) -> list[tuple[Any, ...]]:
-        url = postgres.url(database, self.kept.ports["postgres"]["postgres"])
-        with psycopg.connect(url, passfile=str(postgres.password_file(self.layout))) as connection:
-            return connection.execute(query.encode()).fetchall()
 
 
 @pytest.fixture(scope="module")
@@ -200,51 +98,13 @@ def here(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) ->
 def laptop(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     config = tmp_path / "laptop.toml"
     mlflow, secrets = here.url("mlflow", "mlflow"), here.layout.secrets
-    config.write_text(LAPTOP.format(jobs=here.jobs, mlflow=mlflow, secrets=secrets))
+    config.write_text(CONFIGURATION.format(jobs=here.jobs, mlflow=mlflow, secrets=secrets))
     monkeypatch.setenv("TUNERY_CONFIG", str(config))
     monkeypatch.setenv("TUNERY_HOME", str(tmp_path / "laptop"))
     monkeypatch.setenv("TEAM_RAY_TOKEN", here.layout.secret("ray-token"))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     return Home.from_environment()
-
-
-def client(laptop: Home) -> Client:
-    return client_for(load_profile(None, laptop), laptop)
-
-
-def spec_file(here: Here, folder: Path, name: str, **changes: object) -> Path:
-    file = folder / f"{name}.yaml"
-    spec = small_spec(name, here.folder / "data", registry__name=f"{name}-{{task}}", **changes)
-    file.write_text(yaml.safe_dump(spec))
-    return file
-
-
-def plan_of(file: Path) -> Plan:
-    return compile_plan(parse_spec(file.read_text(), file=file.name))
-
-
-def jobs_of(here: Here, run_id: str) -> list[str]:
-    """The cluster's jobs of a run, asked without the client."""
-    found = httpx.get(f"{here.jobs}/api/jobs/", headers=here.token, timeout=60).json()
-    return sorted(job["submission_id"] for job in found if run_of(job["metadata"]) == run_id)
-
-
-def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, object]:
-    """What a command of the laptop's prints with -o json."""
-    capsys.readouterr()
-    assert run([*words, "-o", "json"]) == code, capsys.readouterr()
-    found = json.loads(capsys.readouterr().out)
-    assert isinstance(found, dict)
-    return found
-
-
-def log_of(mine: Client, run_id: str) -> list[str]:
-    """Of the first trial, as far as it has come through the server."""
-    try:
-        return list(mine.log(run_id, trial=0))
-    except NotFoundError:
-        return []
 
 
 def test_all_is_well_and_a_second_up_starts_nothing(here: Here) -> None:
@@ -347,16 +207,6 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops(
     assert jobs_of(here, run_id) == [run_id]
 
 
-def trials_of(mine: Client, name: str) -> dict[int, TrialState]:
-    """Of the newest run of that name."""
-    (run,) = (each for each in mine.runs() if each.name == name)
-    return {trial.number: trial for study in mine.state(run.run_id).studies for trial in study.trials}
-
-
-def steps_of(mine: Client, name: str) -> int:
-    return sum(trial.step for trial in trials_of(mine, name).values())
-
-
 def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_runs_twice(
     here: Here, laptop: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -381,12 +231,18 @@ def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_
     assert here.document("up")["started"] == ["Ray's node 1"]
     eventually(lambda: all(steps_of(mine, name) > at_loss[name] for name in at_loss), "both go on", every_s=1.0)
 
-    def one_has_finished() -> TrialState | None:
-        short, long = (trials_of(mine, "fruits").get(number) for number in (0, 1))
-        short, long = (short, long) if short and short.epochs == SHORT_EPOCHS else (long, short)
-        return short if short and short.status == "finished" and long and long.status == "running" else None
+    def one_has_finished() -> tuple[str, TrialState] | None:
+        found = None
+        for name in ("fruits", "tools"):
+            trials = trials_of(mine, name).values()
+            long = [trial for trial in trials if trial.epochs == LONG_EPOCHS]
+            assert all(trial.status != "finished" for trial in long), f"{name} ended before the head was lost"
+            if any(trial.status == "running" for trial in long):
+                found = found or next(((name, trial) for trial in trials if trial.status == "finished"), None)
+        return found
 
-    before = eventually(one_has_finished, "one trial of two has finished", every_s=1.0)
+    # Of whichever sweep: a lost node has thrown back the one that was on it.
+    whose, before = eventually(one_has_finished, "one trial of two has finished", every_s=1.0)
     here.lose("ray-head")
     assert here.conditions()["ray-head"] == "gone"
     assert here.document("up")["started"] == ["Ray's head", "Ray's node 1"]
@@ -400,14 +256,14 @@ def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_
     assert run(["submit", str(tools)]) == 0
     assert "tools-cola version 1 is the champion" in capsys.readouterr().out
 
-    folder = RunFolder(here.layout.home.runs / run_id)
     for name in ("fruits", "tools"):
         finished = document(capsys, "compare", name)
         assert finished["status"] == "finished"
         (study,) = finished["studies"]  # type: ignore[misc]
         assert [trial["status"] for trial in study["trials"]] == ["finished"] * 2  # type: ignore[has-type]
-    assert trials_of(mine, "fruits")[before.number] == before, "what had finished was not touched"
-    lines = document(capsys, "logs", "fruits", "--trial", str(before.number))["lines"]
+    assert trials_of(mine, whose)[before.number] == before, "what had finished was not touched"
+    lines = document(capsys, "logs", whose, "--trial", str(before.number))["lines"]
+    folder = RunFolder(here.layout.home.runs / plan_of(tmp_path / f"{whose}.yaml").run_id)
     assert lines == folder.trial_log("cola", before.number).read_text().splitlines()
     assert mine.plan(run_id) == plan_of(fruits)
     files = document(capsys, "report", "fruits", "--to", str(tmp_path / "report"))["files"]
@@ -441,8 +297,7 @@ def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> No
     here.look_around()
     for name, secret in here.secrets().items():
         assert not [words for words in here.seen if secret in words], f"{name} is in a process list"
-        holders = [file for file in _files(here.home.root) if secret.encode() in file.read_bytes()]
-        assert {file.parent for file in holders} <= {here.layout.secrets}, name
+        assert {file.parent for file in here.holders(secret)} <= {here.layout.secrets}, name
     assert {oct(file.stat().st_mode & 0o777) for file in here.layout.secrets.iterdir()} == {"0o600"}
 
 
@@ -521,10 +376,10 @@ def test_down_leaves_no_process_of_its_own_and_all_others(here: Here) -> None:
     try:
         known = [process.pid for process in here.kept.processes.values()]
         assert len(known) == len(PARTS)
-        assert len(_ours(here)) > len(PARTS)
+        assert len(here.processes()) > len(PARTS)
         ended = here.document("down")["ended"]
         assert len(ended) == len(PARTS)
-        assert _ours(here) == []
+        assert here.processes() == []
         assert not [pid for pid in known if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
         assert other.poll() is None
         assert here.document("down")["ended"] == []
@@ -534,31 +389,3 @@ def test_down_leaves_no_process_of_its_own_and_all_others(here: Here) -> None:
     finally:
         os.killpg(other.pid, signal.SIGKILL)
         other.wait()
-
-
-def _ours(here: Here) -> list[int]:
-    """Processes with the cluster's home, or its own below it, in their environment."""
-    homes = {str(here.home.root), str(here.layout.home.root)}
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != "zombie" and process.environ().get("TUNERY_HOME") in homes:
-                found.append(process.pid)
-        except psutil.Error:
-            continue  # gone meanwhile, or the kernel's
-    return found
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            file = Path(folder) / name
-            if file.is_file():
-                yield file

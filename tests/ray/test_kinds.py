@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,12 @@ def data(root: Path) -> Path:
     return root
 
 
-def test_every_kind_is_trained_promoted_and_asked(begin: Begin, tmp_path: Path) -> None:
+def test_every_kind_is_trained_promoted_and_asked(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, config = tmp_path / "scratch", tmp_path / "config.toml"
+    config.write_text(f'default = "node"\n[profiles.node]\nweights = "{scratch}"\n')
+    monkeypatch.setenv("TUNERY_CONFIG", str(config))
     own = {
         "animals": {"kind": "classification", "text": "text", "labels": ["cat", "dog"]},
         "numbers": {"kind": "regression", "text": "text"},
@@ -75,6 +82,8 @@ def test_every_kind_is_trained_promoted_and_asked(begin: Begin, tmp_path: Path) 
         registry={"name": "{task}-{method}"}, tracking={"tensorboard": True},
     )  # fmt: skip
     assert sweep.run() == 0, sweep.folder.driver_log.read_text()
+    (copy,) = (each for each in scratch.iterdir() if each.is_dir())
+    assert (copy / "model.safetensors").exists(), "one copy for the packs of all methods"
     registry = Registry(sweep.home.tracking_uri)
     assert len(sweep.plan.studies) == 9
     for study in sweep.plan.studies:
@@ -113,9 +122,19 @@ def answered_over_http(home: Home) -> None:
             for headers in ({}, {"Authorization": "Bearer open says me"}):
                 refused = anyone.request("POST" if body else "GET", route, json=body, headers=headers)
                 assert (refused.status_code, refused.json()["error"]["type"]) == (401, "unauthorised"), route
+        # Nothing of a body is looked at before the token is.
+        assert anyone.post("/v1/predict", content=b"{").status_code == 401
         assert anyone.get("/health").json() == {"status": "ok", "models": names}
         assert "/v1/chat/completions" in anyone.get("/openapi.json").json()["paths"]
+        page = anyone.get("/docs").text
+        assert "https://" not in page, "a server may have no internet"
+        for script in re.findall(r'(?:src|href)="([^"]+)"', page):
+            assert anyone.get(script).status_code == 200, script
         anyone.headers["Authorization"] = "Bearer open sesame"
+        assert anyone.post("/v1/predict", content=b"{").status_code == 400
+        for wrong in (anyone.get("/v1/nothing"), anyone.get("/v1/predict")):
+            assert wrong.status_code in (404, 405)
+            assert "there is: /health" in wrong.json()["error"]["message"]
         for name in names:
             alone = open_model(name, home)
             if name.startswith("replies"):
@@ -134,18 +153,22 @@ def answered_over_http(home: Home) -> None:
                 assert said["label"] == expected.label
                 assert said["score"] == pytest.approx(expected.score, abs=1e-3)
         before = counted(anyone.get("/metrics").text)
-        promoted(home, "animals-lora")
-        ask = {"model": "animals-lora", "inputs": [{"text": "a cat"}]}
-        eventually(
-            lambda: anyone.post("/v1/predict", json=ask).json()["version"] == "animals-lora/2",
-            "the promoted version is served",
-        )
+        for name in ("animals-lora", "animals-full"):
+            ask = {"model": name, "inputs": [{"text": "a cat"}]}
+            said = anyone.post("/v1/predict", json=ask).json()
+            promoted(home, name)
+            eventually(partial(asked_version, anyone, ask, f"{name}/2"), f"the promoted version of {name} is served")
+            assert anyone.post("/v1/predict", json=ask).json()["predictions"] == said["predictions"]
         listed = {model["id"]: model["version"] for model in anyone.get("/v1/models").json()["data"]}
         assert listed["animals-lora"] == "animals-lora/2"
         metrics = anyone.get("/metrics").text
         assert 'tunery_model{model="animals-lora",version="animals-lora/2"} 1.0' in metrics
         # Nothing was started anew for it.
         assert counted(metrics) == before == ["1.0"]
+
+
+def asked_version(anyone: httpx.Client, ask: dict[str, Any], wanted: str) -> bool:
+    return bool(anyone.post("/v1/predict", json=ask).json()["version"] == wanted)
 
 
 def counted(metrics: str) -> list[str]:

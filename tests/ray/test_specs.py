@@ -42,6 +42,8 @@ CASES = {
     "glue_bert_small.yaml": ("bert", ["tasks=[cola, stsb, mnli]"]),
     "glue_methods_small.yaml": ("llama", ["tasks=[cola]"]),
 }
+FIRST, *OTHERS = CASES
+"""One goes the whole way in every run of the tests. What the others train, `test_kinds.py` does too, in one run."""
 
 
 def test_every_small_spec_is_run() -> None:
@@ -93,7 +95,7 @@ def row(task: Task, split: str, place: int) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("spec", CASES)
+@pytest.mark.parametrize("spec", [FIRST, *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)])
 def test_it_trains_and_promotes(spec: str, tmp_path: Path) -> None:
     family, more = CASES[spec]
     settings = [*BRIEF, *more, f"model.id={model(family, tmp_path / 'model')}", f"data.root={tmp_path / 'rows'}"]

@@ -1,0 +1,135 @@
+"""A cluster that `platform up` makes of this machine, and a laptop that sends its sweeps there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+from pyarrow import fs
+
+from storage.stores import Address
+from tests.object_store import ObjectStore
+from tunery.here import postgres
+from tunery.here.kept import Kept, load
+from tunery.here.layout import Layout
+from tunery.home import Home
+
+
+@dataclass
+class Here:
+    """This machine, as its user sees it."""
+
+    home: Home
+    environment: dict[str, str]
+    folder: Path
+    store: Address
+    """Where artifacts and checkpoints go."""
+    objects: ObjectStore
+    """Who keeps them."""
+    seen: set[str] = field(default_factory=set)
+    """Command lines of processes, of all users, while a sweep was under way."""
+
+    def platform(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tunery.cli.app", *words]
+        return subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False
+        )
+
+    def document(self, *words: str, code: int = 0) -> dict[str, Any]:
+        done = self.platform(*words, "-o", "json")
+        assert done.returncode == code, (done.stdout, done.stderr)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(self.home)
+
+    @property
+    def kept(self) -> Kept:
+        kept = load(self.layout)
+        assert kept is not None
+        return kept
+
+    def url(self, part: str, port: str) -> str:
+        return f"http://127.0.0.1:{self.kept.ports[part][port]}"
+
+    @property
+    def token(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.layout.secret('ray-token')}"}
+
+    @property
+    def login(self) -> tuple[str, str]:
+        return "tunery", self.layout.secret("mlflow-password")
+
+    @property
+    def jobs(self) -> str:
+        return self.url("ray-head", "dashboard")
+
+    def look_around(self) -> None:
+        self.seen.update(" ".join(_words(process)) for process in psutil.process_iter())
+
+    def processes(self) -> list[int]:
+        """Those with the cluster's home, or its own below it, in their environment."""
+        homes = {str(self.home.root), str(self.layout.home.root)}
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != "zombie" and process.environ().get("TUNERY_HOME") in homes:
+                    found.append(process.pid)
+            except psutil.Error:
+                continue  # gone meanwhile, or the kernel's
+        return found
+
+    def lose(self, part: str) -> None:
+        """SIGKILL to a part and all that it has started, as when its machine goes."""
+        gone = psutil.Process(self.kept.processes[part].pid)
+        for process in [gone, *gone.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def conditions(self) -> dict[str, str]:
+        """Part -> how it is, where one is not well."""
+        return {each["part"]: each["condition"] for each in self.document("ps", code=6)["parts"]}
+
+    def objects_below(self, name: str) -> list[str]:
+        below = f"{str(self.store).removeprefix('s3://')}/{name}"
+        found = self.objects.files().get_file_info(fs.FileSelector(below, recursive=True, allow_not_found=True))
+        return [each.path for each in found if each.type == fs.FileType.File]
+
+    def secrets(self) -> dict[str, str]:
+        names = ("ray-token", "mlflow-password", "mlflow-session-key", "postgres-mlflow", "postgres-optuna", "s3-key")
+        return {name: self.layout.secret(name) for name in names if self.layout.secret_file(name).exists()}
+
+    def rows(self, database: str, query: str) -> list[tuple[Any, ...]]:
+        url = postgres.url(database, self.kept.ports["postgres"]["postgres"])
+        with psycopg.connect(url, passfile=str(postgres.password_file(self.layout))) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def holders(self, secret: str) -> list[Path]:
+        """Files of the cluster in which it stands."""
+        return [file for file in _files(self.home.root) if secret.encode() in file.read_bytes()]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            file = Path(folder) / name
+            if file.is_file():
+                yield file

@@ -1,0 +1,84 @@
+"""A laptop that sends sweeps to a cluster and follows them; it shares no folder with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.ray.conftest import small_spec
+from tests.ray.here import Here
+from tunery.cli.app import run
+from tunery.client import Client, client_for
+from tunery.errors import NotFoundError
+from tunery.home import Home
+from tunery.parcel import run_of
+from tunery.plan import Plan, compile_plan
+from tunery.profile import load_profile
+from tunery.runs import TrialState
+from tunery.spec import parse_spec
+
+CONFIGURATION = """\
+default = "team"
+
+[profiles.team]
+target = "ray"
+jobs = "{jobs}"
+tracking_uri = "{mlflow}"
+
+[profiles.team.secrets]
+MLFLOW_TRACKING_USERNAME = {{file = "{secrets}/mlflow-user"}}
+MLFLOW_TRACKING_PASSWORD = {{file = "{secrets}/mlflow-password"}}
+RAY_AUTH_TOKEN = {{env = "TEAM_RAY_TOKEN"}}
+"""
+
+
+def client(laptop: Home) -> Client:
+    return client_for(load_profile(None, laptop), laptop)
+
+
+def spec_file(here: Here, folder: Path, name: str, **changes: object) -> Path:
+    file = folder / f"{name}.yaml"
+    spec = small_spec(name, here.folder / "data", registry__name=f"{name}-{{task}}", **changes)
+    file.write_text(yaml.safe_dump(spec))
+    return file
+
+
+def plan_of(file: Path) -> Plan:
+    return compile_plan(parse_spec(file.read_text(), file=file.name))
+
+
+def jobs_of(here: Here, run_id: str) -> list[str]:
+    """The cluster's jobs of a run, asked without the client."""
+    found = httpx.get(f"{here.jobs}/api/jobs/", headers=here.token, timeout=60).json()
+    return sorted(job["submission_id"] for job in found if run_of(job["metadata"]) == run_id)
+
+
+def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, object]:
+    """What a command of the laptop's prints with -o json."""
+    capsys.readouterr()
+    assert run([*words, "-o", "json"]) == code, capsys.readouterr()
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+def log_of(mine: Client, run_id: str) -> list[str]:
+    """Of the first trial, as far as it has come through the server."""
+    try:
+        return list(mine.log(run_id, trial=0))
+    except NotFoundError:
+        return []
+
+
+def trials_of(mine: Client, name: str) -> dict[int, TrialState]:
+    """Of the newest run of that name."""
+    (run,) = (each for each in mine.runs() if each.name == name)
+    return {trial.number: trial for study in mine.state(run.run_id).studies for trial in study.trials}
+
+
+def steps_of(mine: Client, name: str) -> int:
+    return sum(trial.step for trial in trials_of(mine, name).values())
