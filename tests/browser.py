@@ -12,6 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 LIMIT_S = 120.0
+PAGE_HEIGHT = 3000
 # It would look for updates and accounts, and wait for a network that may not be there.
 _ALONE = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic",
           "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage")  # fmt: skip
@@ -26,6 +27,7 @@ class Browser:
     """One browser, with a profile of its own in `folder`; a context, which ends it."""
 
     def __init__(self, folder: Path, *, width: int = 1500, height: int = 900) -> None:
+        self._width, self._height = width, height
         options = ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
         # Chromium's own sandbox refuses to be root's.
@@ -49,6 +51,10 @@ class Browser:
     def open(self, url: str) -> None:
         """Go to a page. A name and a password in the URL are given to who asks for them."""
         self._chrome.get(url)
+
+    def unroll(self) -> None:
+        """Make the window as tall as a page, whose parts below a window's edge may not be made before they are seen."""
+        self._chrome.set_window_size(self._width, PAGE_HEIGHT)
 
     def close_all(self, label: str) -> None:
         """Press every button that is called so to those who hear a page read, if there is any."""
@@ -83,5 +89,7 @@ class Browser:
         return str(self._chrome.execute_script("return document.body ? document.body.innerText : ''"))
 
     def picture(self, file: Path) -> None:
-        """Write what is seen as a PNG."""
+        """Write what is seen in a window of the size that was asked for as a PNG, once it is still."""
+        self._chrome.set_window_size(self._width, self._height)
+        self.settle()
         self._chrome.save_screenshot(str(file))

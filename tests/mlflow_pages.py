@@ -50,7 +50,7 @@ def look(browser: Browser, address: str, login: tuple[str, str] | None, study: S
         "study": (f"/experiments/{study.experiment}/runs/{study.run}", ("Child runs", *study.trials)),
         "trial": (
             f"/experiments/{study.experiment}/runs/{study.longest}/model-metrics",
-            ("objective", "loss"),
+            ("(objective)", "(loss)", "(train_loss)", "(evaluated_per_s)"),
         ),
         "comparison": (
             f"/compare-runs?runs={runs}&experiments={experiments}",
@@ -60,10 +60,10 @@ def look(browser: Browser, address: str, login: tuple[str, str] | None, study: S
     }
     for name, (path, texts) in pages.items():
         browser.open(base + path)
+        browser.unroll()
         browser.shows(*texts)
         if name == "comparison":
             assert browser.count(".js-plotly-plot .parcoords"), "the parallel coordinates are drawn"
         if pictures is not None:
             browser.close_all("Close")  # a panel that offers to chat
-            browser.settle()
             browser.picture(pictures / f"mlflow-{name}.png")

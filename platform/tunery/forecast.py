@@ -36,8 +36,8 @@ class Forecast:
     need: Need
     limit: int | None
     """Bytes that it may take; None: not known here."""
-    packs: int
-    """Of all bases, which share the memory."""
+    at_once: int
+    """Packs of all bases that share the memory."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -61,8 +61,8 @@ class Forecast:
         }
 
 
-def forecast(plan: Plan, *, bases: int, packs: int, seats: int, limits: Mapping[str, int] | None) -> Forecast | None:
-    """Of a plan that gets so many packs of each of its bases, with so many seats; None where it cannot be told.
+def forecast(plan: Plan, *, at_once: int, packs: int, seats: int, limits: Mapping[str, int] | None) -> Forecast | None:
+    """Of a plan that gets so many packs of each base with so many seats, `at_once` of all; None: it cannot be told.
 
     `limits` has for each study the bytes that a worker may take which trains it; None where they are not known here.
     """
@@ -74,7 +74,7 @@ def forecast(plan: Plan, *, bases: int, packs: int, seats: int, limits: Mapping[
     if not needs:
         return None
     name = max(needs, key=lambda study: needs[study].peak - (limits[study] if limits else 0))
-    return Forecast(name, needs[name], limits[name] if limits else None, packs * bases)
+    return Forecast(name, needs[name], limits[name] if limits else None, at_once)
 
 
 def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: int) -> Need | None:

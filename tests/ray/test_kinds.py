@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from storage.registry import Registry
-from tests.ray.conftest import Begin, eventually
+from tests.ray.conftest import Begin, Sweep, eventually
 from tests.unit.inference.conftest import tokenizer
 from tunery.cluster.data import place_of
 from tunery.home import Home
@@ -30,6 +30,7 @@ from tunery.inference.generator import Generator
 from tunery.inference.model import open_model
 from tunery.inference.predictor import Prediction
 from tunery.rows import evaluation_sets
+from tunery.runs import TrialState
 
 pytestmark = pytest.mark.ray
 
@@ -63,11 +64,20 @@ def data(root: Path) -> Path:
     return root
 
 
+def trials_of(sweep: Sweep, method: str) -> list[TrialState]:
+    return [
+        trial
+        for study in sweep.plan.studies
+        if study.tuner.method == method
+        for trial in sweep.study(study.name).trials
+    ]
+
+
 def test_every_kind_is_trained_promoted_and_asked(
     begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch, config = tmp_path / "scratch", tmp_path / "config.toml"
-    config.write_text(f'default = "node"\n[profiles.node]\nweights = "{scratch}"\n')
+    config.write_text(f'default = "node"\n[profiles.node]\ncpus = 2\nweights = "{scratch}"\n')
     monkeypatch.setenv("TUNERY_CONFIG", str(config))
     own = {
         "animals": {"kind": "classification", "text": "text", "labels": ["cat", "dog"]},
@@ -86,6 +96,12 @@ def test_every_kind_is_trained_promoted_and_asked(
     assert (copy / "model.safetensors").exists(), "one copy for the packs of all methods"
     registry = Registry(sweep.home.tracking_uri)
     assert len(sweep.plan.studies) == 9
+    trials = {method: trials_of(sweep, method) for method in ("lora", "full", "qst")}
+    last = max(min(trial.started_at or 0.0 for trial in each) for each in trials.values())
+    ended = [max(trial.ended_at or 0.0 for trial in each) for each in trials.values()]
+    assert last >= min(ended), (
+        "of three bases on two cores the third one's packs wait until the first one's have gone home"
+    )
     for study in sweep.plan.studies:
         state = sweep.study(study.name)
         method = study.tuner.method

@@ -60,7 +60,7 @@ def command(
 
 def _forecast(plan: Plan, profile: Profile) -> Forecast | None:
     """Of the packs as this machine would get them; what a cluster or a device has is not known before it is asked."""
-    from tunery.cluster.placement import Node, Room, base_key, by_base, place_plan
+    from tunery.cluster.placement import Node, Room, base_key, place_plan
     from tunery.forecast import forecast
     from tunery.here.share import available_memory
 
@@ -69,7 +69,7 @@ def _forecast(plan: Plan, profile: Profile) -> Forecast | None:
     placement = place_plan(plan, room)
     return forecast(
         plan,
-        bases=len(by_base(plan)),
+        at_once=placement.at_once,
         packs=placement.packs,
         seats=placement.capacity,
         limits={study.name: placement.memory[base_key(study)] for study in plan.studies} if free is not None else None,
@@ -169,7 +169,7 @@ def _peak(foreseen: Forecast | None, *, several: bool) -> Iterator[str]:
     if limit is None:
         yield f"{peak}; what it may take is not known here"
         return
-    shared = f" ({count_of(foreseen.packs, 'pack')} here)" if foreseen.packs > 1 else ""
+    shared = f" ({count_of(foreseen.at_once, 'pack')} at once here)" if foreseen.at_once > 1 else ""
     whose = f", for {foreseen.study}" if several else ""
     yield f"{peak}, of {size(limit)} that it may take{shared}{whose}"
     if not foreseen.fits:

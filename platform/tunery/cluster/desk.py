@@ -301,11 +301,15 @@ class Desk:
             if pack.base is self._bases[base]:
                 pack.orders.ring()
 
-    async def close(self) -> None:
-        """Send the packs home; each writes a checkpoint of every seat before it goes."""
+    async def close(self) -> frozenset[str]:
+        """Send the packs home; each writes a checkpoint of every seat before it goes. Returns those that will.
+
+        Others still wait for their place on a node, or load their base: they have nothing to write.
+        """
         self._closing = True
         for pack in self._packs.values():
             pack.orders.ring()
+        return frozenset(self._packs)
 
     async def recall(self, events: Sequence[Event]) -> None:
         """Tell the driver what a study knew before it began."""

@@ -108,8 +108,7 @@ class Driver:
                 self._turn()
             if self._stop:
                 return self._go_home()
-            self.desk.close()
-            self._await_packs()
+            self._send_packs_home()
         return self._conclude()
 
     def _fetch_models(self) -> bool:
@@ -296,8 +295,7 @@ class Driver:
         self._phase("stopping")
         for ref in [*self._studying, *self._preparing]:
             ray.cancel(ref, force=True)
-        self.desk.close()
-        self._await_packs()
+        self._send_packs_home()
         self._follow(wait_s=0.0)
         now = time.time()
         for study, trial in list(self.ledger.running()):
@@ -310,9 +308,11 @@ class Driver:
         self._end("stopped", "")
         return EXIT_STOPPED
 
-    def _await_packs(self) -> None:
-        if self._hosting:
-            ray.wait(list(self._hosting), num_returns=len(self._hosting), timeout=STOP_GRACE_S)
+    def _send_packs_home(self) -> None:
+        """And wait for those that have seats' checkpoints to write; the others end with the run."""
+        there = self.desk.close()
+        if going := [ref for ref, order in self._hosting.items() if order.pack in there]:
+            ray.wait(going, num_returns=len(going), timeout=STOP_GRACE_S)
 
     def _end(self, status: RunStatus, error: str) -> None:
         ended_at = time.time()

@@ -87,7 +87,7 @@ class Ledger:
     def apply(self, pack: str, event: Event) -> None:
         """Take one event in."""
         match event:
-            case Joined(order, at_ms):
+            case Joined(order, _):
                 name = order.name
                 if self.trial(name.study, name.number) is None:
                     self._put(
@@ -97,14 +97,16 @@ class Ledger:
                             config=order.draw,
                             origin=order.origin,
                             rerun_of=order.rerun_of,
-                            started_at=at_ms / 1000,
                         ),
                     )
                 else:
                     self._change(name.study, name.number, status="waiting", pack="", ended_at=None, error="")
                 self.update_study(name.study, status="running")
-            case Seated(name, step, _):
-                self._change(name.study, name.number, status="running", pack=pack, step=step)
+            case Seated(name, step, at_ms):
+                trial = self._trials[name.study][name.number]
+                # What it waited for its first place is not its own time: another base's packs may have had the device.
+                began = at_ms / 1000 if trial.started_at is None else trial.started_at
+                self._change(name.study, name.number, status="running", pack=pack, step=step, started_at=began)
             case Progressed(name, step, steps, epoch, rate):
                 self._change(name.study, name.number, step=step, steps=steps, epoch=epoch, examples_per_s=rate)
             case Reported(name, report):

@@ -62,6 +62,8 @@ class Placement:
 
     packs: int
     """Of each base."""
+    at_once: int
+    """Packs of all bases that run at the same time; those without room wait until another base's go home."""
     capacity: int
     """Most seats of a pack."""
     threads: int
@@ -99,11 +101,13 @@ def place_plan(plan: Plan, room: Room) -> Placement:
 
 
 def place(wanted: Wanted, room: Room, *, bases: Mapping[str, int | None], trials: int) -> Placement:
-    """The packs for bases with at most `trials` trials each. Where they want more cores than there are, each gets less.
+    """The packs for bases with at most `trials` trials each.
 
     `packs: auto` is one for every `cpus_per_worker` cores, as long as each has a trial and their memory is small beside
     the machine's: threads of one pack wait for each other, packs do not. On GPUs it is as many as there are GPUs for.
-    Memory is shared by need: a base whose own weights are trained takes several times what a frozen one does.
+    Where those of one base want more cores than there are, each gets less; where those of all bases do, some bases
+    wait. Memory is shared by need among those that run: a base whose own weights are trained takes several times what a
+    frozen one does.
 
     Args:
         wanted: what the spec asks for.
@@ -115,18 +119,19 @@ def place(wanted: Wanted, room: Room, *, bases: Mapping[str, int | None], trials
     packs = wanted.packs if wanted.packs != "auto" else _most(wanted, room, bases=len(bases), needs=needs)
     if wanted.packs == "auto":
         packs = min(packs, trials)
-    workers = packs * wanted.workers
+    at_once = _at_once(wanted, room, packs=packs, bases=len(bases))
+    workers = at_once * wanted.workers
     shares = needs or dict.fromkeys(bases, 1)
-    whole = workers * sum(shares.values())
+    # Which bases run together is not known before: the most that they can need.
+    whole = wanted.workers * sum(sorted([*shares.values()] * packs, reverse=True)[:at_once])
     return Placement(
         packs=packs,
+        at_once=at_once,
         # Few trials are dealt out evenly: the first pack that comes by would take them all.
         capacity=min(wanted.seats, math.ceil(trials / packs)),
-        threads=max(
-            1, int(min(room.cpus // (workers * len(bases)), max((node.cpus for node in room.nodes), default=1)))
-        ),
+        threads=max(1, min(room.cpus // workers, room.largest)),
         memory={base: room.memory * share // whole for base, share in shares.items()},
-        share=_share(wanted, room, workers * len(bases)),
+        share=_share(wanted, room, workers),
     )
 
 
@@ -141,6 +146,16 @@ def workers_on(nodes: Sequence[Node], wanted: Resources) -> int:
 def _needed(node: Node, cpus: float, gpus: float) -> list[tuple[float, float]]:
     """Of each resource that a worker takes, what the node has and what the worker needs."""
     return [(has, need) for has, need in ((node.cpus, cpus), (node.gpus, gpus)) if need > 0]
+
+
+def _at_once(wanted: Wanted, room: Room, *, packs: int, bases: int) -> int:
+    """Packs that run at the same time: all, or as many as find the devices (or without any the CPUs) they ask for.
+
+    Those of one base in any case: they share its trials, so they do with fewer CPUs rather than wait for each other.
+    """
+    cpus = 0 if wanted.gpus_per_worker else wanted.cpus_per_worker
+    found = workers_on(room.nodes, Resources(wanted.workers, cpus, wanted.gpus_per_worker)) // wanted.workers
+    return min(packs * bases, max(packs, found))
 
 
 def _share(wanted: Wanted, room: Room, workers: int) -> Resources:

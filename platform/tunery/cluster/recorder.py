@@ -20,6 +20,7 @@ from tunery.cluster.messages import (
     Left,
     Report,
     Reported,
+    Seated,
     SeatName,
     SeatOrder,
     StudyData,
@@ -53,6 +54,10 @@ class Recorder:
         artifacts = Path(profile.artifacts) if profile.tracking_uri.startswith("sqlite") else None
         self.shipper = Shipper(folder.spool, profile.tracking_uri, artifacts=artifacts)
         self.shipper.start()
+        self._waiting: dict[SeatName, SeatOrder] = {}
+        """Trials that have had no place in a pack yet."""
+        self._placed: dict[SeatName, SeatOrder] = {}
+        """Trials that have had one, and have not ended."""
 
     def study_started(self, plan: Plan, study: Study, data: StudyData) -> None:
         """Open the parent run, with what it takes to repeat the study."""
@@ -89,13 +94,10 @@ class Recorder:
     def record(self, event: Event) -> None:
         """One event of the desk."""
         match event:
-            case Joined(order, at_ms):
-                params = flatten(json.loads(order.trial))
-                self._tracker.trial_started(
-                    order.name.study, order.name.number, params=params, tags=_draw_tags(order), at_ms=at_ms
-                )
-                if self._events is not None:
-                    self._events.started(order.name, params)
+            case Joined(order, _):
+                self._waiting[order.name] = order
+            case Seated(name, _, at_ms):
+                self._started(name, at_ms)
             case Reported(name, report):
                 self._report(name, report)
             case Left(name, ending, reason, at_ms):
@@ -146,7 +148,20 @@ class Recorder:
         if self._events is not None:
             self._events.metrics(name, values, step=report.step, at_ms=report.at_ms)
 
+    def _started(self, name: SeatName, at_ms: int) -> None:
+        """It has a place, its first one or another: what it waited for that is not its own time."""
+        again = name in self._placed
+        order = self._placed[name] if again else self._waiting.pop(name)
+        params = flatten(json.loads(order.trial))
+        self._tracker.trial_started(name.study, name.number, params=params, tags=_draw_tags(order), at_ms=at_ms)
+        if self._events is not None and not again:
+            self._events.started(name, params)
+        self._placed[name] = order
+
     def _ended(self, name: SeatName, ending: Ending, reason: str, at_ms: int) -> None:
+        if name in self._waiting:
+            self._started(name, at_ms)
+        self._placed.pop(name, None)
         tags = {"tunery.ending": ending} | ({"tunery.reason": reason[:5000]} if reason else {})
         self._tracker.trial_ended(name.study, name.number, status=STATUSES[ending], at_ms=at_ms, tags=tags)
         if self._events is not None:

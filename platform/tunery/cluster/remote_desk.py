@@ -65,5 +65,6 @@ class RemoteDesk:
     def release(self, base: str) -> None:
         ray.get(self._desk.release.remote(base))
 
-    def close(self) -> None:
-        ray.get(self._desk.close.remote())
+    def close(self) -> frozenset[str]:
+        packs: frozenset[str] = ray.get(self._desk.close.remote())
+        return packs

@@ -44,6 +44,7 @@ class TrialState(_State):
     """All metrics at that best evaluation, by the task's names, and `loss`."""
     examples_per_s: float | None = None
     started_at: float | None = None
+    """It had its first place in a pack; None: it waits for that."""
     ended_at: float | None = None
     """Seconds since the epoch."""
     paused_s: float = 0.0

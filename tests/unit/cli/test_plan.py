@@ -101,7 +101,7 @@ def test_a_peak_stands_beside_what_this_machine_has(
     assert run(["plan", str(SPECS / "quickstart.yaml")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert f"at its peak about {size(found['peak_bytes'])} with libraries and activations, of 7.0 GiB" in printed
-    assert "(2 packs here)" in printed
+    assert "(2 packs at once here)" in printed
 
 
 def test_what_would_fit_is_told_where_a_plan_does_not(

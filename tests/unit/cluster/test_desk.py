@@ -153,8 +153,9 @@ def test_closing_sends_the_packs_home() -> None:
         desk, incarnation, _ = await desk_with(0)
         waiting = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
         await asyncio.sleep(0)
-        await desk.close()
+        assert await desk.close() == {"p"}, "who has seats to write down"
         assert (await waiting).close
+        assert (await desk.visit("late", await desk.open_pack("late", base="b", capacity=1), [])).close
 
     run(test())
 

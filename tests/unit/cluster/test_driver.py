@@ -87,6 +87,16 @@ def test_packs_are_sent_home_once_when_no_study_of_their_base_is_left(driver: Dr
     assert [call.args for call in desk.release.call_args_list] == [("another",), (base_key(study),)]
 
 
+def test_only_packs_that_have_seats_are_waited_for(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.desk = MagicMock(close=lambda: {"p"})
+    orders: Any = {"ref-p": SimpleNamespace(pack="p"), "ref-q": SimpleNamespace(pack="q")}
+    driver._hosting = orders
+    waited: list[Any] = []
+    monkeypatch.setattr("ray.wait", lambda refs, **_: waited.extend(refs))
+    driver._send_packs_home()
+    assert waited == ["ref-p"], "the other waits for its place on a node"
+
+
 def test_a_pack_that_went_home_is_not_lost(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.desk = desk = MagicMock()
     order: Any = SimpleNamespace(pack="p", base_key="b")

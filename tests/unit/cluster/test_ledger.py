@@ -44,13 +44,13 @@ def test_a_trial_goes_from_waiting_to_its_end() -> None:
     name = SeatName("cola", 1)
     folded = after()
     told = []
-    for event in (Seated(name, 0, 0), scored(1, 0.25), Left(name, "finished", "", 9000)):
+    for event in (Seated(name, 0, 3000), scored(1, 0.25), Left(name, "finished", "", 9000)):
         told.append((folded.study("cola").trials[1].status, folded.study("cola").trials[1].pack))
         folded.apply("p", event)
     assert told == [("waiting", ""), ("running", "p"), ("running", "p")]
     trial = folded.state.studies[0].trials[1]
     assert (trial.status, trial.pack, trial.objective, trial.started_at, trial.ended_at) == (
-        "finished", "", 0.25, 1.0, 9.0)  # fmt: skip
+        "finished", "", 0.25, 3.0, 9.0), "its time begins with its place"  # fmt: skip
     assert [trial.number for trial in folded.state.studies[0].trials] == [0, 1, 2], "by number, whoever joined first"
 
 

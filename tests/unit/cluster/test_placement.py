@@ -52,10 +52,35 @@ TWO = (Node(1), Node(1))
 @pytest.mark.parametrize("nodes", [(Node(8),), TWO, (Node(3), Node(2)), (Node(1),) * 5], ids=str)
 @pytest.mark.parametrize("bases", [1, 2, 3])
 @pytest.mark.parametrize("packs", [1, 2, 7, "auto"])
-def test_all_packs_find_a_node_at_once(nodes: tuple[Node, ...], bases: int, packs: Any) -> None:
+def test_all_packs_of_a_base_find_a_node_at_once(nodes: tuple[Node, ...], bases: int, packs: Any) -> None:
     found: Placement = placed(Room(nodes, 32 * GIB), bases=bases, packs=packs, cpus_per_worker=3)
-    assert workers_on(nodes, found.share) >= bases * found.packs * found.share.workers
+    assert found.packs <= found.at_once <= bases * found.packs
+    assert workers_on(nodes, found.share) >= found.at_once * found.share.workers
     assert found.threads <= max(node.cpus for node in nodes)
+
+
+DEVICES = Room((Node(8, 4),), 32 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("asked", "packs", "at_once", "cpus", "threads"),
+    [
+        ({"bases": 4, "room": Room((Node(2),), 32 * GIB)}, 1, 2, 1, 1),
+        ({"bases": 2, "packs": 1, "cpus_per_worker": 2, "room": Room((Node(2),), 32 * GIB)}, 1, 1, 2, 2),
+        ({"bases": 2, "packs": 3, "room": Room((Node(2),), 32 * GIB)}, 3, 3, 0.6666, 1),
+        ({"bases": 3, "workers": 2, "room": Room((Node(5),), 32 * GIB)}, 1, 2, 1, 1),
+        ({"bases": 3, "packs": 2, "gpus_per_worker": 1, "room": DEVICES}, 2, 4, 1, 2),
+        ({"bases": 2, "packs": 2, "gpus_per_worker": 1, "cpus_per_worker": 4, "room": DEVICES}, 2, 4, 2, 2),
+        ({"bases": 6, "gpus_per_worker": 1, "room": DEVICES}, 1, 4, 1, 2),
+    ],
+    ids=str,
+)
+def test_where_all_bases_find_no_room_some_wait(
+    asked: Any, packs: int, at_once: int, cpus: float, threads: int
+) -> None:
+    found = placed(**asked)
+    assert (found.packs, found.at_once, found.threads) == (packs, at_once, threads)
+    assert found.share.cpus_per_worker == pytest.approx(cpus)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +139,13 @@ def test_memory_is_shared_by_need() -> None:
     assert found.memory == {"frozen": 4 * GIB, "trained": 12 * GIB}
     auto = place(Resources(), Room((Node(64),), memory=64 * GIB), bases=sizes, trials=100)
     assert auto.packs == 4, "what they take together is half of what there is"
+
+
+def test_bases_that_wait_share_no_memory() -> None:
+    sizes = {f"frozen-{number}": 2 * GIB - PROCESS_BYTES for number in range(3)}
+    sizes["trained"] = 6 * GIB - PROCESS_BYTES
+    found = place(Resources(), Room((Node(2),), memory=16 * GIB), bases=sizes, trials=100)
+    assert found.memory == dict.fromkeys(sizes, 4 * GIB) | {"trained": 12 * GIB}
 
 
 def test_memory_is_shared_evenly_where_a_need_is_not_known() -> None:

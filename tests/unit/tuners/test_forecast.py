@@ -83,7 +83,7 @@ def test_a_packs_parts_are_estimated_as_the_engine_foresees_them(
     except StorageError as missing:
         pytest.skip(str(missing))
     plan = plan_of(folder, tuner)
-    found = forecast(plan, bases=1, packs=1, seats=seats, limits={study.name: 8 << 30 for study in plan.studies})
+    found = forecast(plan, at_once=1, packs=1, seats=seats, limits={study.name: 8 << 30 for study in plan.studies})
     assert found is not None
     assert found.fits
     spec = BaseSpec(folder, quantisation=tuner.quantisation, beside=tuner.trains_beside, kept_bytes=tuner.kept_bytes)

@@ -23,7 +23,7 @@ class Point:
     at_s: float
     """Seconds since the epoch."""
     cost_s: float
-    """Seconds that the trial had been under way, over all its starts: from asking for a seat to this report."""
+    """Seconds that the trial had been under way, over all its starts: from having a place to this report."""
     values: Mapping[str, float]
 
 
