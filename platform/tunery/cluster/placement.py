@@ -122,15 +122,13 @@ def place(wanted: Wanted, room: Room, *, bases: Mapping[str, int | None], trials
     at_once = _at_once(wanted, room, packs=packs, bases=len(bases))
     workers = at_once * wanted.workers
     shares = needs or dict.fromkeys(bases, 1)
-    # Which bases run together is not known before: the most that they can need.
-    whole = wanted.workers * sum(sorted([*shares.values()] * packs, reverse=True)[:at_once])
     return Placement(
         packs=packs,
         at_once=at_once,
         # Few trials are dealt out evenly: the first pack that comes by would take them all.
         capacity=min(wanted.seats, math.ceil(trials / packs)),
         threads=max(1, min(room.cpus // workers, room.largest)),
-        memory={base: room.memory * share // whole for base, share in shares.items()},
+        memory={base: _memory(room, base, shares, packs=packs, at_once=at_once) // wanted.workers for base in bases},
         share=_share(wanted, room, workers),
     )
 
@@ -175,6 +173,12 @@ def _share(wanted: Wanted, room: Room, workers: int) -> Resources:
         if workers_on(room.nodes, share) >= workers:
             return share
     return asked
+
+
+def _memory(room: Room, base: str, shares: Mapping[str, int], *, packs: int, at_once: int) -> int:
+    """Bytes for one pack of a base, beside those that can run with it and take most: which do is not known before."""
+    others = [share for other, share in shares.items() for _ in range(packs - (other == base))]
+    return room.memory * shares[base] // (shares[base] + sum(sorted(others, reverse=True)[: at_once - 1]))
 
 
 def _needs(bases: Mapping[str, int | None]) -> dict[str, int]:

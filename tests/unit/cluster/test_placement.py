@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -146,6 +147,18 @@ def test_bases_that_wait_share_no_memory() -> None:
     sizes["trained"] = 6 * GIB - PROCESS_BYTES
     found = place(Resources(), Room((Node(2),), memory=16 * GIB), bases=sizes, trials=100)
     assert found.memory == dict.fromkeys(sizes, 4 * GIB) | {"trained": 12 * GIB}
+    alone = place(Resources(packs=1, cpus_per_worker=2), Room((Node(2),), memory=16 * GIB), bases=sizes, trials=100)
+    assert alone.memory == dict.fromkeys(sizes, 16 * GIB)
+
+
+@pytest.mark.parametrize("packs", [1, 2, 3])
+@pytest.mark.parametrize("cores", [1, 2, 3, 8])
+def test_whatever_runs_together_fits(packs: int, cores: int) -> None:
+    sizes = {f"base-{number}": number * GIB for number in range(1, 4)}
+    room = Room((Node(cores),), memory=16 * GIB)
+    found = place(Resources(packs=packs, workers=2), room, bases=sizes, trials=100)
+    each = [limit * 2 for limit in found.memory.values() for _ in range(packs)]
+    assert max(map(sum, combinations(each, found.at_once))) <= room.memory
 
 
 def test_memory_is_shared_evenly_where_a_need_is_not_known() -> None:
