@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -151,6 +152,41 @@ def answered_over_http(home: Home) -> None:
         for wrong in (anyone.get("/v1/nothing"), anyone.get("/v1/predict")):
             assert wrong.status_code in (404, 405)
             assert "there is: /health" in wrong.json()["error"]["message"]
+        one = [{"role": "user", "content": "a cat"}]
+        for route, refused_body, status, kind, why in (
+            (
+                "predict",
+                {"model": "nobody", "inputs": [{"text": "a cat"}]},
+                404,
+                "not_found",
+                "no model 'nobody' is served",
+            ),
+            ("predict", {"inputs": [{"text": "a cat"}]}, 400, "bad_input", "several models are served, name one"),
+            ("predict", {"model": names[0], "inputs": [{"txt": "a cat"}]}, 400, "bad_input", "inputs.0.txt"),
+            ("predict", {"model": names[0], "inputs": [{"text": "a", "text2": "b"}]}, 400, "bad_input", "second"),
+            ("predict", {"model": "replies-lora", "inputs": [{"text": "a"}]}, 400, "bad_input", "/v1/chat/completions"),
+            ("chat/completions", {"model": names[0], "messages": one}, 400, "bad_input", "/v1/predict"),
+            (
+                "chat/completions",
+                {"model": "replies-lora", "messages": one, "stream": True},
+                400,
+                "bad_input",
+                "no stream",
+            ),
+            ("chat/completions", {"model": "replies-lora", "messages": one, "n": 2}, 400, "bad_input", "n: 1"),
+            (
+                "chat/completions",
+                {"model": "replies-lora", "messages": one, "temperature": 1},
+                400,
+                "bad_input",
+                "greedy",
+            ),
+            ("chat/completions", {"model": "replies-lora", "messages": one * 2}, 400, "bad_input", "one question"),
+        ):
+            wrong = anyone.post(f"/v1/{route}", json=refused_body)
+            error = wrong.json()["error"]
+            assert (wrong.status_code, error["type"]) == (status, kind), error
+            assert why in error["message"]
         for name in names:
             alone = open_model(name, home)
             if name.startswith("replies"):
@@ -181,6 +217,17 @@ def answered_over_http(home: Home) -> None:
         assert 'tunery_model{model="animals-lora",version="animals-lora/2"} 1.0' in metrics
         # Nothing was started anew for it.
         assert counted(metrics) == before == ["1.0"]
+        (replica,) = (
+            each
+            for each in psutil.process_iter()
+            if each.name().startswith("ray::ServeReplica:tunery:base-0")
+            and each.environ()["TUNERY_HOME"] == str(home.root)
+        )
+        replica.kill()
+        eventually(lambda: anyone.get("/health").status_code == 503, "it is seen that a model's process is gone")
+        assert anyone.get("/health").json()["error"]["type"] == "starting"
+        eventually(lambda: anyone.get("/health").status_code == 200, "the process is there again")
+        eventually(partial(asked_version, anyone, ask, "animals-full/2"), "and serves what was promoted")
 
 
 def asked_version(anyone: httpx.Client, ask: dict[str, Any], wanted: str) -> bool:

@@ -2,6 +2,7 @@
 
 # Annotations are objects here, not text: a replica gets this class by value, without the names that text would need.
 
+import asyncio
 import hmac
 import time
 import uuid
@@ -40,7 +41,7 @@ from tunery.serving.messages import (
     PredictResponse,
     Usage,
 )
-from tunery.serving.replica import Said
+from tunery.serving.replica import Fault, Said
 
 _WRONG: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": what}
@@ -48,12 +49,14 @@ _WRONG: dict[int | str, dict[str, Any]] = {
         (400, "an input that the model cannot answer"),
         (401, "no token, or a wrong one"),
         (404, "a model that is not served"),
-        (503, "too many requests at once"),
+        (500, "what should not have happened"),
+        (503, "too many requests at once, no memory for this one, or a model's process that is being started again"),
     )
 }
 
 
-_Kind = Literal["bad_input", "not_found", "unauthorised", "overloaded", "internal"]
+_Kind = Literal["bad_input", "not_found", "unauthorised", "overloaded", "starting", "internal"]
+_STATUS: Mapping[Fault, int] = {"bad_input": 400, "overloaded": 503, "internal": 500}
 
 
 class _WrongError(Exception):
@@ -171,7 +174,17 @@ class Front:
 
     @app.get("/health")
     async def health(self) -> Health:
-        """Whether it answers. Needs no token."""
+        """Whether it answers, and every model's process is there. Needs no token."""
+        # Of Serve, which watches them: a replica itself answers when it has finished what it computes.
+        found = (await asyncio.to_thread(serve.status)).applications.values()
+        missing = [
+            f"{name} is {each.status}"
+            for app in found
+            for name, each in app.deployments.items()
+            if name in self._replicas and each.status != "HEALTHY"
+        ]
+        if missing:
+            raise _WrongError(503, "starting", "; ".join(missing))
         return Health(models=tuple(self._known))
 
     @app.get(
@@ -270,7 +283,7 @@ class Front:
         except BackPressureError as error:
             raise _WrongError(503, "overloaded", "too many requests at once: try again in a moment") from error
         if said.wrong:
-            raise _WrongError(400, "bad_input", said.wrong)
+            raise _WrongError(_STATUS[said.fault], said.fault, said.wrong)
         return said
 
     async def _counted(self, route: str, model: str, work: Awaitable[_Out]) -> _Out:

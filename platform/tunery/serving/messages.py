@@ -138,7 +138,7 @@ class ErrorOut(BaseModel):
     """What was wrong."""
 
     message: str
-    type: Literal["bad_input", "not_found", "unauthorised", "overloaded", "internal"]
+    type: Literal["bad_input", "not_found", "unauthorised", "overloaded", "starting", "internal"]
 
 
 class ErrorResponse(BaseModel):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from ray import serve
 
 from tuners.engine import BaseSpec
+from tuners.engine.room import ran_out
 from tuners.errors import TunerError
 from tunery.errors import InputError, TuneryError
 from tunery.inference.card import AdapterCard
@@ -20,6 +23,8 @@ from tunery.inference.predictor import Prediction
 from tunery.inference.source import Source
 from tunery.inference.together import Asked, Together
 from tunery.serving.messages import ModelOut, described
+
+log = logging.getLogger("ray.serve")
 
 MOST_TOGETHER = 64
 """Requests of one batch."""
@@ -36,6 +41,9 @@ class Version:
     folder: str
 
 
+Fault = Literal["bad_input", "overloaded", "internal"]
+
+
 @dataclass(frozen=True)
 class Said:
     """To one request: of the version that said it, or why there is no answer."""
@@ -43,6 +51,8 @@ class Said:
     version: str = ""
     results: tuple[Prediction | Answer, ...] = ()
     wrong: str = ""
+    fault: Fault = "bad_input"
+    """Whose it is, where something is wrong."""
 
 
 Request = Sequence[Asked]
@@ -105,8 +115,13 @@ class Replica:
     def _alone(self, request: Request) -> Said:
         try:
             return Said(self._version(request), tuple(self._together.ask(request)))
-        except (InputError, TunerError, RuntimeError) as error:
+        except (InputError, TunerError) as error:
             return Said(wrong=str(error))
+        except RuntimeError as error:
+            if ran_out(error):
+                return Said(wrong="no memory for it: ask with fewer or shorter inputs at once", fault="overloaded")
+            log.exception("a request of %d inputs", len(request))
+            return Said(wrong=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}", fault="internal")
 
     def _version(self, request: Request) -> str:
         return self._versions[request[0].model]

@@ -11,6 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.unit.tuners.conftest import STOP, Sums
 from tuners.config import TrainConfig
@@ -173,6 +174,31 @@ def test_the_loss_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch)
             ours, theirs = (run(function, trained=trained) for function in (language.cross_entropy, plain))
             for mine, other in zip(ours, theirs, strict=True):
                 torch.testing.assert_close(mine, other)
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's are untyped
+    """Of the tensors that operations give, how many numbers the largest has."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for each in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(each, torch.Tensor):
+                self.numbers = max(self.numbers, each.numel())
+        return out
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_logits_of_all_tokens_are_never_there_at_once(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, words, rows = 500, 300, 20
+    monkeypatch.setattr(language, "CHUNK_BYTES", 4 * words * rows)
+    states = torch.randn(tokens, 8, requires_grad=True)
+    weight = torch.randn(words, 8, requires_grad=trained)
+    with Largest() as largest:  # type: ignore[no-untyped-call]
+        loss = language.cross_entropy(states, weight, torch.randint(words, (tokens,))).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+    assert largest.numbers == rows * words
 
 
 def test_small_forwards_and_accumulation_weigh_each_token_alike(models: Any) -> None:
