@@ -22,8 +22,8 @@ SEEDS = "search.rerun_best trains the best configurations again with other seeds
 NOTES = (
     "A score is that of the best evaluation of a study's best trial, and in part luck; a mean over other seeds is not "
     "of the run that was chosen for its score.",
-    "Time is what trials were under way, beside others in their packs, from asking for a seat to their end; that of a "
-    "study is the sum over its trials. Peak memory is that of a pack's worker with all its seats.",
+    "Time is what trials were under way, beside others in their packs, from their first place in a pack to their end; "
+    "that of a study is the sum over its trials. Peak memory is that of a pack's worker with all its seats.",
 )
 
 
