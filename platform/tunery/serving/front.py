@@ -176,15 +176,14 @@ class Front:
     async def health(self) -> Health:
         """Whether it answers, and every model's process is there. Needs no token."""
         # Of Serve, which watches them: a replica itself answers when it has finished what it computes.
-        found = (await asyncio.to_thread(serve.status)).applications.values()
-        missing = [
-            f"{name} is {each.status}"
-            for app in found
+        states = {
+            name: each.status
+            for app in (await asyncio.to_thread(serve.status)).applications.values()
             for name, each in app.deployments.items()
-            if name in self._replicas and each.status != "HEALTHY"
-        ]
-        if missing:
-            raise _WrongError(503, "starting", "; ".join(missing))
+        }
+        gone = [known.model for known in self._known.values() if states.get(known.replica) != "HEALTHY"]
+        if gone:
+            raise _WrongError(503, "starting", f"the process of these is gone, and started again: {', '.join(gone)}")
         return Health(models=tuple(self._known))
 
     @app.get(
