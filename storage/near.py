@@ -3,6 +3,9 @@
 <root>/<name>-<digest>/          a copy, whole or not there
 <root>/<name>-<digest>.part/     one that is being made
 <root>/<name>-<digest>.lock      held (flock) by all who read the copy, and alone by who makes or removes it
+<root>/making.lock               held by who makes one: two that are made at once would take the same room
+
+Nothing else that lies in the root is touched.
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
+import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +24,7 @@ from typing import IO
 from storage.errors import StorageError
 
 _LOCK = ".lock"
+_OURS = re.compile(r".*-[0-9a-f]{16}(\.part)?")
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class NearCopy:
 def near(folder: Path, root: Path) -> NearCopy:
     """The copy of a folder below `root`, made once however many processes of the node ask at the same time.
 
-    A folder whose files have changed gets another one. Copies that nobody holds make room, the oldest first.
+    A folder whose files have changed gets another one. Copies that nobody holds make room, first the one that was not
+    asked for for longest.
     StorageError where there is not enough room all the same, or a file cannot be read or written.
     """
     try:
@@ -45,6 +53,7 @@ def near(folder: Path, root: Path) -> NearCopy:
             handle = _lock_of(target).open("a+")
             fcntl.flock(handle, fcntl.LOCK_SH)
             if target.is_dir():
+                os.utime(target)
                 return NearCopy(target, handle)
             with handle:
                 fcntl.flock(handle, fcntl.LOCK_EX)
@@ -57,14 +66,20 @@ def near(folder: Path, root: Path) -> NearCopy:
 
 def _make(folder: Path, target: Path, size: int) -> None:
     part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of one who was killed
-    _make_room(target.parent, size, folder)
-    shutil.copytree(folder, part)  # of links, what they lead to
-    part.rename(target)
+    with target.with_name(f"making{_LOCK}").open("a+") as making:
+        fcntl.flock(making, fcntl.LOCK_EX)
+        shutil.rmtree(part, ignore_errors=True)  # of one who was killed
+        _make_room(target.parent, size, folder)
+        try:
+            shutil.copytree(folder, part)  # of links, what they lead to
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        part.rename(target)
 
 
 def _make_room(root: Path, size: int, folder: Path) -> None:
-    copies = sorted((each for each in root.iterdir() if each.is_dir()), key=lambda each: each.stat().st_mtime)
+    copies = sorted((each for each in root.iterdir() if _is_copy(each)), key=_asked_for)
     while shutil.disk_usage(root).free < size and copies:
         copy = copies.pop(0)
         with _lock_of(copy).open("a+") as handle:
@@ -72,13 +87,26 @@ def _make_room(root: Path, size: int, folder: Path) -> None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # somebody reads it
-            shutil.rmtree(copy)
+            if copy.is_dir():
+                shutil.rmtree(copy)
     free = shutil.disk_usage(root).free
     if free < size:
         raise StorageError(
             f"{folder} takes {size:,} bytes, and {root} has {free:,} free beside the copies in use: name a folder on a "
             "larger disk as the profile's `weights`, or leave it out"
         )
+
+
+def _is_copy(path: Path) -> bool:
+    return bool(_OURS.fullmatch(path.name)) and path.is_dir() and _lock_of(path).exists()
+
+
+def _asked_for(copy: Path) -> float:
+    """When, in seconds since the epoch."""
+    try:
+        return copy.stat().st_mtime
+    except FileNotFoundError:  # whole now, or removed
+        return math.inf
 
 
 def _lock_of(copy: Path) -> Path:

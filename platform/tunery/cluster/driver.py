@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -79,6 +80,8 @@ class Driver:
     _preparing: dict[ray.ObjectRef[Any], Study] = field(default_factory=dict)
     _studying: dict[ray.ObjectRef[Any], Study] = field(default_factory=dict)
     _hosting: dict[ray.ObjectRef[Any], PackOrder] = field(default_factory=dict)
+    _places: Counter[str] = field(default_factory=Counter)
+    """Base -> trials that may be under way at once, whatever has become of its packs."""
     _released: set[str] = field(default_factory=set)
     """Bases of which all studies have ended."""
     _data: dict[str, StudyData] = field(default_factory=dict)
@@ -137,6 +140,7 @@ class Driver:
         packs = pack_orders(self.plan.only(left), self.folder, self.desk, self.profile)
         hosts = pack_hosts(len(packs))
         for order, share in packs:
+            self._places[order.base_key] += order.capacity + AHEAD
             self._hosting[hosts.host.remote(order, share, self.folder.root / "train")] = order
 
     # -- one turn ----------------------------------------------------------------------------------------------
@@ -148,15 +152,14 @@ class Driver:
             self._preparing[preparing] = study
             self._studying[start_study(self._study_order(study, Prepared(preparing)))] = study
         self._follow(wait_s=0.5)
-        refs = [*self._preparing, *self._studying, *self._hosting]
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        for ref in sorted(ready, key=lambda ref: ref not in self._preparing):  # a study that has ended had its data
-            if ref in self._preparing:
-                self._study_prepared(self._preparing.pop(ref), ref)
-            elif ref in self._studying:
-                self._finish_study(self._studying.pop(ref), ref)
-            else:
+        refs = [*self._studying, *self._hosting]
+        ready = ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
+        self._take_prepared()  # a study that has ended had its data
+        for ref in ready:
+            if ref in self._hosting:
                 self._pack_ended(self._hosting.pop(ref), ref)
+            elif ref in self._studying:  # not where its data cannot be used: then it has failed already
+                self._finish_study(self._studying.pop(ref), ref)
         self._release_packs()
         self._write_state()
 
@@ -171,12 +174,21 @@ class Driver:
         """Take in what happened at the desk."""
         news = self.desk.events(self._cursor, wait_s=wait_s)
         self._cursor = news.upto
+        # A study's process has its data as soon as it is there: its trials may be seated before this was told of it.
+        self._take_prepared()
         for pack, event in news.events:
             if isinstance(event, Known):
                 self._recall(event)
             else:
                 self.ledger.apply(pack, event)
                 self.recorder.record(event)
+
+    def _take_prepared(self) -> None:
+        if not self._preparing:
+            return
+        ready, _ = ray.wait(list(self._preparing), num_returns=len(self._preparing), timeout=0)
+        for ref in ready:
+            self._study_prepared(self._preparing.pop(ref), ref)
 
     def _recall(self, known: Known) -> None:
         name = known.name
@@ -193,7 +205,7 @@ class Driver:
             data=data,
             ledger_url=self.profile.study_storage_url,
             ledger_name=f"{self.plan.run_id}/{study.name}",
-            seats=sum(pack.capacity + AHEAD for pack in self._hosting.values() if pack.base_key == base_key(study)),
+            seats=self._places[base_key(study)],
             tracking_uri=self.profile.tracking_uri,
             storage_path=self.folder.root / "tune",
             desk=self.desk,
@@ -293,8 +305,10 @@ class Driver:
     def _go_home(self) -> int:
         """Stop: no new trials, a checkpoint of every seat, states that say so. `resume` goes on from there."""
         self._phase("stopping")
+        self._take_prepared()
         for ref in [*self._studying, *self._preparing]:
             ray.cancel(ref, force=True)
+        self._preparing.clear()
         self._send_packs_home()
         self._follow(wait_s=0.0)
         now = time.time()

@@ -13,6 +13,7 @@ from storage.checkpoints import CheckpointStore
 from storage.registry import Registry, Version
 from tunery.cluster.messages import SeatName, StudyData
 from tunery.cluster.recorder import Recorder
+from tunery.cluster.tracking.shipper import REFUSED
 from tunery.errors import RunError, UnreachableError
 from tunery.home import who
 from tunery.inference.card import AdapterCard, Score, SeedsCard
@@ -87,7 +88,11 @@ class Promoter:
                 f"When MLflow answers again: platform resume {self.plan.run_id}"
             )
         run_id = self.recorder.shipper.run_id(study.name, trial.number)
-        assert run_id is not None
+        if run_id is None:
+            raise RunError(
+                f"MLflow has refused the run of trial {name}, so that its adapter, in {adapter}, cannot be registered; "
+                f"what it said is in {self.folder.spool / REFUSED}"
+            )
         registry = Registry(self.profile.tracking_uri)
         version = registry.register(study.registry_name, run_id=run_id, artifact_path="adapter", tags=card.tags())
         decision = contest(

@@ -14,10 +14,11 @@ import pytest
 from storage.errors import DataError, NotOnHubError
 from storage.files import write_whole
 from tests.unit.client.fakes import make_plan
-from tests.unit.cluster.at_the_desk import DATA
+from tests.unit.cluster.at_the_desk import DATA, order
 from tests.unit.report.states import study, trial
 from tunery.cluster.driver import EXIT_FAILED, Driver, open_driver
 from tunery.cluster.ledger import Ledger
+from tunery.cluster.messages import Events, Joined
 from tunery.cluster.recorder import Recorder
 from tunery.cluster.start import base_key
 from tunery.cluster.tracking.spool import RECORDS, read_records
@@ -72,6 +73,28 @@ def test_a_study_that_failed_before_its_data_was_there_stays_failed(
     left = driver.ledger.study("cola")
     where = f"`platform logs {driver.plan.run_id}` shows where"
     assert (left.status, left.error) == ("failed", f"ValueError: the database does not answer; {where}")
+
+
+def test_a_study_is_begun_before_its_first_trial_is_told_of(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process has the data as soon as it is there, and may be quicker than the driver's next look."""
+    told: list[str] = []
+    driver._preparing = {PREPARING: driver.plan.studies[0]}
+    monkeypatch.setattr("ray.wait", lambda refs, **_: (refs, []))
+    monkeypatch.setattr("ray.get", lambda _: DATA)
+    monkeypatch.setattr(driver.recorder, "study_started", lambda *_: told.append("study"))
+    monkeypatch.setattr(driver.recorder, "record", lambda _: told.append("trial"))
+    driver.desk = MagicMock(events=lambda *_, **__: Events(1, (("", Joined(order(0), 1_000)),)))
+    driver._follow(wait_s=0.0)
+    assert told == ["study", "trial"]
+    assert not driver._preparing
+
+
+def test_a_study_whose_base_has_lost_its_packs_still_asks_for_one(driver: Driver) -> None:
+    """And is told why there is none: with no trial at once it would wait for ever."""
+    study = driver.plan.studies[0]
+    driver._places[base_key(study)] = 3
+    driver.desk = MagicMock()
+    assert driver._study_order(study, MagicMock()).seats == 3
 
 
 def test_packs_are_sent_home_once_when_no_study_of_their_base_is_left(driver: Driver) -> None:

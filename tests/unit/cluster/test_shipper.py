@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,32 @@ def test_a_slow_server_is_waited_for_as_long_as_it_takes_some_of_it(
     assert clock[0] >= 4 * 50.0
 
 
+def test_a_pass_may_take_longer_than_who_waits_would_wait_for_nothing(
+    spool: Path, shipper: Shipper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tunery.cluster.tracking.shipper.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    record_two_trials(Tracker(spool))
+    looked = threading.Event()
+
+    def slowly(_: object, taken: Callable[[], None]) -> list[object]:
+        for _ in range(4):
+            clock[0] += 40.0
+            taken()
+            looked.clear()
+            assert looked.wait(PATIENCE_S)
+        return []
+
+    monkeypatch.setattr(shipper, "_sink", SimpleNamespace(apply=slowly))
+
+    def look() -> bool:
+        looked.set()
+        return False
+
+    shipper.start()
+    assert shipper.drain(60.0, give_up=look), "160 s, of which none was without an answer for 60"
+
+
 def test_a_pass_has_as_many_requests_as_a_server_answers_in_its_time(
     spool: Path, shipper: Shipper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,7 +80,7 @@ def test_a_pass_has_as_many_requests_as_a_server_answers_in_its_time(
     takes = [102.0, 18.0, 1.0, 9.0]  # seconds
     sizes: list[int] = []
 
-    def apply(records: list[object]) -> list[object]:
+    def apply(records: list[object], _: object) -> list[object]:
         clock[0] += takes[len(sizes)]
         sizes.append(len(records))
         return []

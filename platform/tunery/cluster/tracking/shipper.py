@@ -70,6 +70,8 @@ class Shipper:
         self._wake = threading.Event()
         self._stopping = False
         self._allowed = _FIRST_REQUESTS
+        self._taken = 0
+        """How often something has arrived: a pass may take longer than whoever waits would wait for nothing."""
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="tracking-shipper", daemon=True)
         self.problem = ""
@@ -89,13 +91,13 @@ class Shipper:
         """
         size = self._size()
         with self._progress:
-            arrived, deadline = self._shipped.offset, time.monotonic() + patience_s
+            arrived, deadline = self._taken, time.monotonic() + patience_s
             while self._shipped.offset < size:
                 if give_up is not None:
                     if give_up():
                         return False
-                    if self._shipped.offset > arrived:
-                        arrived, deadline = self._shipped.offset, time.monotonic() + patience_s
+                    if self._taken > arrived:
+                        arrived, deadline = self._taken, time.monotonic() + patience_s
                 self._wake.set()  # try now, whatever the present wait is
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
@@ -150,13 +152,17 @@ class Shipper:
             return False  # a line that is still being written
         self._sync()
         began = time.monotonic()
-        self._keep_refused(sink.apply(records), unreadable)
+        self._keep_refused(sink.apply(records, self._count_taken), unreadable)
         self._allow(asked, time.monotonic() - began)
         with self._progress:
             self._shipped.offset = offset
             self._shipped.write(self._spool / SHIPPED)
             self._progress.notify_all()
         return True
+
+    def _count_taken(self) -> None:
+        with self._progress:
+            self._taken += 1
 
     def _allow(self, asked: int, seconds: float) -> None:
         """As many requests next time as the server answers within a pass's time."""

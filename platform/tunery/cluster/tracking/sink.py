@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,8 +45,11 @@ class Sink:
         self.runs = runs
         self.experiments = experiments
 
-    def apply(self, records: Sequence[Record]) -> list[tuple[Record, str]]:
-        """Bring the records over; returns those refused, with the reasons. Raises what may succeed later."""
+    def apply(self, records: Sequence[Record], taken: Callable[[], None]) -> list[tuple[Record, str]]:
+        """Bring the records over; returns those refused, with the reasons. Raises what may succeed later.
+
+        `taken` is called as often as something has arrived.
+        """
         refused: list[tuple[Record, str]] = []
         waiting: dict[Key, list[Record]] = {}
         for record in records:
@@ -59,8 +62,10 @@ class Sink:
                 self._apply_one(record)
             except Refused as reason:
                 refused.append((record, str(reason)))
+            taken()
         for key, metrics in waiting.items():
             refused += self._metrics(key, metrics)
+            taken()
         return refused
 
     def _apply_one(self, record: Record) -> None:
