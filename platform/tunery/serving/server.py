@@ -104,8 +104,9 @@ class Server:
             return False
         wanted = replace(base_of(source.folder, source.card, device=self._order.device), language=spec.language)
         shared = sum(other == name for _, other in self._replicas.values()) > 1
-        if source.card.kind != self._sources[model].card.kind or (shared and wanted != spec):
-            what = "task" if wanted == spec else "base, which others share,"
+        other_task = source.card.kind != self._sources[model].card.kind
+        if other_task or (shared and wanted != spec):
+            what = "task" if other_task else "base, which others share,"
             raise InputError(f"{source.name} has another {what} than what is served: start the server again")
         if why := replica.switch.remote(model, _version(source), wanted).result(timeout_s=ANSWER_S):
             raise InputError(why)

@@ -9,7 +9,7 @@ from typing import Any
 
 import tuners
 from tunery.spec.base_model import Shape, shape_of
-from tunery.spec.check import Fault, methods_of
+from tunery.spec.check import Fault
 from tunery.spec.explain import suggest
 from tunery.spec.tree import Path
 
@@ -32,17 +32,30 @@ def misfits(tree: Mapping[str, Any]) -> Iterator[Fault]:
 
 def _whole_layers(tree: Mapping[str, Any], model: str, shape: Shape) -> Iterator[Fault]:
     """Layers of the base itself: a head is every trial's own, and trained whole anyway."""
-    reasons = [
-        f"a base in 4 bits has no weights to train (method {name}): use method lora"
-        for name in methods_of(dict(tree))
-        if tuners.config_class(name).model_validate({"method": name}).quantisation != "none"
-    ]
-    if (workers := tree.get("resources", {}).get("workers", 1)) > 1:
-        reasons.append(f"{workers} workers have a part of the base's weights each: use resources.workers: 1")
-    for path, names in _values(tree, _WHOLE) if reasons else ():
-        for index, name in enumerate(names):
+    workers = tree.get("resources", {}).get("workers", 1)
+    parts = [f"{workers} workers have a part of the base's weights each: use resources.workers: 1"] * (workers > 1)
+    for path, names in _values(tree, _WHOLE):
+        reasons = [
+            f"a base in 4 bits has no weights to train (method {name}): use method lora"
+            for name in _methods_with(tree, path)
+            if tuners.config_class(name).model_validate({"method": name}).quantisation != "none"
+        ] + parts
+        for index, name in enumerate(names if reasons else ()):
             if str(name).rpartition(".")[2] in shape.linears():
                 yield Fault((*path, index), f"{name!r} of {model} cannot be trained whole: {reasons[0]}")
+
+
+def _methods_with(tree: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Methods of the studies that get the modules to save which stand at a path."""
+    overrides: Mapping[str, Mapping[str, Any]] = tree.get("overrides", {})
+    general = tree.get("matrix", {}).get("tuner.method") or [tree["tuner"]["method"]]
+    tasks = (
+        [path[1]]
+        if path[0] == "overrides"
+        else [task for task in tree["tasks"] if _WHOLE not in overrides.get(task, {})]
+    )
+    own = [overrides.get(str(task), {}).get("tuner.method") for task in tasks]
+    return tuple(dict.fromkeys(method for each in own for method in ([each] if each else general)))
 
 
 def _values(tree: Mapping[str, Any], path: str) -> Iterator[_Named]:

@@ -33,6 +33,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 _NO_RESULT = "it changes no result, only what is kept; use `overrides` to set it for one task"
 _NOT_SEARCHED = {
     "train.max_length": "the rows are cut and tokenised once, before the trials",
+    "train.max_new_tokens": "the room that a prompt leaves for its answer is cut once, before the trials",
     "train.checkpoint": _NO_RESULT,
     "train.checkpoint.every_steps": _NO_RESULT,
     "train.checkpoint.keep": _NO_RESULT,

@@ -61,6 +61,12 @@ LAYERS = "known: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
              "the base's weights each: use resources.workers: 1"],
         ),
         ("matrix: {tuner.modules_to_save: [[up_proj]]}", []),
+        ("overrides: {cola: {tuner.method: qlora}, sst2: {tuner.modules_to_save: [up_proj]}}", []),
+        (
+            "overrides: {sst2: {tuner.method: qlora, tuner.modules_to_save: [up_proj]}}",
+            ["x.yaml:7:73: 'up_proj' of HuggingFaceTB/SmolLM2-135M cannot be trained whole: a base in 4 bits has no "
+             "weights to train (method qlora): use method lora"],
+        ),
         (
             "overrides: {sst2: {tuner.bias: lora_only}}\nresources: {workers: 2}",
             ["x.yaml:7:32: tuner.bias: lora_only trains the base's own weights, of which 2 workers have a part each: "
