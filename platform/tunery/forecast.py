@@ -62,7 +62,7 @@ class Forecast:
 
 
 def forecast(plan: Plan, *, at_once: int, packs: int, seats: int, limits: Mapping[str, int] | None) -> Forecast | None:
-    """Of a plan that gets so many packs of each base with so many seats, `at_once` of all; None: it cannot be told.
+    """Of a plan with packs of so many seats, `at_once` of all, of which `packs` may be fewer; None: it cannot be told.
 
     `limits` has for each study the bytes that a worker may take which trains it; None where they are not known here.
     """

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -217,17 +217,31 @@ def answered_over_http(home: Home) -> None:
         assert 'tunery_model{model="animals-lora",version="animals-lora/2"} 1.0' in metrics
         # Nothing was started anew for it.
         assert counted(metrics) == before == ["1.0"]
-        (replica,) = (
-            each
-            for each in psutil.process_iter()
-            if each.name().startswith("ray::ServeReplica:tunery:base-0")
-            and each.environ()["TUNERY_HOME"] == str(home.root)
-        )
-        replica.kill()
-        eventually(lambda: anyone.get("/health").status_code == 503, "it is seen that a model's process is gone")
-        assert anyone.get("/health").json()["error"]["type"] == "starting"
+        first_replica(home).kill()
+        gone = eventually(partial(failing, anyone), "it is seen that a model's process is gone")
+        assert gone["type"] == "starting"
+        assert "animals-lora" in gone["message"]
         eventually(lambda: anyone.get("/health").status_code == 200, "the process is there again")
-        eventually(partial(asked_version, anyone, ask, "animals-full/2"), "and serves what was promoted")
+        ask = {"model": "animals-lora", "inputs": [{"text": "a cat"}]}
+        eventually(partial(asked_version, anyone, ask, "animals-lora/2"), "and serves what was promoted")
+
+
+def first_replica(home: Home) -> psutil.Process:
+    """The process of the first model's base."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.name().startswith("ray::ServeReplica:tunery:base-0"):
+                found.append(process)
+    own = [each for each in found if each.environ().get("TUNERY_HOME") == str(home.root)]
+    assert len(own) == 1, found
+    return own[0]
+
+
+def failing(anyone: httpx.Client) -> Any:
+    """What /health says is wrong, if anything is."""
+    answer = anyone.get("/health")
+    return answer.json()["error"] if answer.status_code == 503 else None
 
 
 def asked_version(anyone: httpx.Client, ask: dict[str, Any], wanted: str) -> bool:

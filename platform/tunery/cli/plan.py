@@ -70,7 +70,7 @@ def _forecast(plan: Plan, profile: Profile) -> Forecast | None:
     return forecast(
         plan,
         at_once=placement.at_once,
-        packs=placement.packs,
+        packs=placement.to_spare,
         seats=placement.capacity,
         limits={study.name: placement.memory[base_key(study)] for study in plan.studies} if free is not None else None,
     )

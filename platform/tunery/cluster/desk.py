@@ -294,6 +294,10 @@ class Desk:
         if begun := self._begun.pop(study, 0):
             self._base_of[study].begun -= begun
 
+    async def wants(self, base: str) -> bool:
+        """Whether a pack that begins now has something to do: it may have waited for its place until all was done."""
+        return not (self._closing or self._bases[base].released)
+
     async def release(self, base: str) -> None:
         """All studies of this base have ended: its packs go home, and another base's may have their devices."""
         self._bases[base].released = True

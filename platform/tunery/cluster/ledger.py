@@ -15,6 +15,7 @@ from tunery.cluster.messages import (
     Report,
     Reported,
     Seated,
+    SeatName,
 )
 from tunery.plan import Plan
 from tunery.runs import RunState, StudyState, TrialState
@@ -32,6 +33,8 @@ class Ledger:
         self._studies = {study.name: study for study in state.studies}
         """Their `trials` are out of date: see `_trials`."""
         self._trials = {study.name: {t.number: t for t in study.trials} for study in state.studies}
+        self._joined: dict[SeatName, float] = {}
+        """When a trial of an earlier driver has asked for a place again: seconds since the epoch."""
 
     @classmethod
     def begin(cls, plan: Plan, *, tracking_uri: str, now: float) -> Ledger:
@@ -87,7 +90,7 @@ class Ledger:
     def apply(self, pack: str, event: Event) -> None:
         """Take one event in."""
         match event:
-            case Joined(order, _):
+            case Joined(order, at_ms):
                 name = order.name
                 if self.trial(name.study, name.number) is None:
                     self._put(
@@ -101,12 +104,10 @@ class Ledger:
                     )
                 else:
                     self._change(name.study, name.number, status="waiting", pack="", ended_at=None, error="")
+                    self._joined[name] = at_ms / 1000
                 self.update_study(name.study, status="running")
             case Seated(name, step, at_ms):
-                trial = self._trials[name.study][name.number]
-                # What it waited for its first place is not its own time: another base's packs may have had the device.
-                began = at_ms / 1000 if trial.started_at is None else trial.started_at
-                self._change(name.study, name.number, status="running", pack=pack, step=step, started_at=began)
+                self._seat(name, pack, step, at_ms / 1000)
             case Progressed(name, step, steps, epoch, rate):
                 self._change(name.study, name.number, step=step, steps=steps, epoch=epoch, examples_per_s=rate)
             case Reported(name, report):
@@ -117,6 +118,13 @@ class Ledger:
                 self.end(name.study, name.number, ending, reason, at_ms / 1000)
             case Known():
                 raise AssertionError("the driver looks a known trial up before it ends it here")
+
+    def _seat(self, name: SeatName, pack: str, step: int, at: float) -> None:
+        # What it waits for a place is not its own time: another base's packs may have the device.
+        trial = self._trials[name.study][name.number]
+        waited = at - self._joined.pop(name, at)
+        times = {"started_at": at} if trial.started_at is None else {"paused_s": trial.paused_s + max(0.0, waited)}
+        self._change(name.study, name.number, status="running", pack=pack, step=step, **times)
 
     def report(self, study: str, number: int, report: Report) -> None:
         changes: dict[str, object] = {

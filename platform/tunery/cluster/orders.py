@@ -52,7 +52,7 @@ class PackOrder:
     memory: int
     """Bytes that a worker may take of the machine's."""
     packs: int
-    """How many its base has."""
+    """How many share the memory; 1 where fewer would not leave each more."""
     run: Path
     store: Place
     """Where the run's checkpoints are."""

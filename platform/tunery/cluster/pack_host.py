@@ -116,6 +116,9 @@ class _Host:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self.group = Workers() if torch.distributed.is_initialized() else Group()
+        self.speaks = self.group.rank == 0
+        if not self.group.share(desk.wants(order.base_key) if self.speaks else False):
+            return  # before anything is loaded
         # Nodes may differ; the shares of one base may not.
         natives = set(self.group.gather(native_dtype(self.device)))
         model = order.model
@@ -132,7 +135,6 @@ class _Host:
             dtype,
             published=model.id if on_a_hub(model.id) else None,
         )
-        self.speaks = self.group.rank == 0
         self.processes = self.group.gather(os.getpid())
         base = Base.load(spec, self.device, group=self.group, checkpointing=order.gradient_checkpointing)
         self.pack = Pack(base, memory=self._memory(), packs=order.packs)

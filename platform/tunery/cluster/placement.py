@@ -64,6 +64,8 @@ class Placement:
     """Of each base."""
     at_once: int
     """Packs of all bases that run at the same time; those without room wait until another base's go home."""
+    to_spare: int
+    """Packs of which fewer would leave each more memory: not where other bases' packs would come in their place."""
     capacity: int
     """Most seats of a pack."""
     threads: int
@@ -125,6 +127,7 @@ def place(wanted: Wanted, room: Room, *, bases: Mapping[str, int | None], trials
     return Placement(
         packs=packs,
         at_once=at_once,
+        to_spare=packs if len(bases) == 1 else 1,
         # Few trials are dealt out evenly: the first pack that comes by would take them all.
         capacity=min(wanted.seats, math.ceil(trials / packs)),
         threads=max(1, min(room.cpus // workers, room.largest)),

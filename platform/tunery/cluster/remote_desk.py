@@ -62,6 +62,10 @@ class RemoteDesk:
     def abandon(self, study: str) -> None:
         ray.get(self._desk.abandon.remote(study))
 
+    def wants(self, base: str) -> bool:
+        wanted: bool = ray.get(self._desk.wants.remote(base))
+        return wanted
+
     def release(self, base: str) -> None:
         ray.get(self._desk.release.remote(base))
 

@@ -123,7 +123,7 @@ def pack_orders(plan: Plan, run: RunFolder, desk: RemoteDesk, profile: Profile) 
                 gradient_checkpointing=wanted.gradient_checkpointing,
                 threads=placement.threads,
                 memory=placement.memory[base],
-                packs=placement.packs,
+                packs=placement.to_spare,
                 run=run.root,
                 store=run.store,
                 desk=desk,

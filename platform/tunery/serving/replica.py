@@ -15,7 +15,7 @@ from ray import serve
 from tuners.engine import BaseSpec
 from tuners.engine.room import ran_out
 from tuners.errors import TunerError
-from tunery.errors import InputError, TuneryError
+from tunery.errors import ConflictError, InputError, TuneryError
 from tunery.inference.card import AdapterCard
 from tunery.inference.engine import load_base
 from tunery.inference.generator import Answer
@@ -70,6 +70,8 @@ class Replica:
         self._spec, self._device = spec, device
         self._together = Together(load_base(spec, device))
         self._versions: dict[str, str] = {}
+        self._loading = False
+        """Another base, for a switch."""
         for model, version in models.items():
             self._read(model, version)
 
@@ -83,11 +85,21 @@ class Replica:
             if spec == self._spec:
                 self._read(model, version)
             else:
-                self._together = await asyncio.to_thread(self._anew, spec, model, version)
-                self._spec, self._versions = spec, {model: version.name}
-        except (TuneryError, OSError, ValueError) as error:
+                await self._rebase(model, version, spec)
+        except (TuneryError, OSError, ValueError, RuntimeError) as error:
             return f"{version.name} cannot be served: {error}"
         return ""
+
+    async def _rebase(self, model: str, version: Version, spec: BaseSpec) -> None:
+        """Raises what reading raises."""
+        if self._loading:
+            raise ConflictError("another version is being read")
+        self._loading = True
+        try:
+            self._together = await asyncio.to_thread(self._anew, spec, model, version)
+        finally:
+            self._loading = False
+        self._spec, self._versions = spec, {model: version.name}
 
     async def served(self) -> dict[str, ModelOut]:
         """What is asked here, as it is now."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from storage.errors import StorageError
@@ -26,6 +29,8 @@ from tunery.serving.replica import Replica, Version
 APP = "tunery"
 ANSWER_S = 120.0
 """Within which a replica says what it serves, or has read another version."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 10.0, 600.0
+"""Before a version that could not be served is tried again, and between later tries."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -52,6 +57,16 @@ class Serving:
     models: tuple[ModelOut, ...]
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """A version that could not be served."""
+
+    version: str
+    until: float
+    """When it is tried again (time.monotonic)."""
+    next_wait_s: float
+
+
 class Server:
     """Holds what is served. Used within `started_ray`."""
 
@@ -68,6 +83,7 @@ class Server:
         self._sources: dict[str, Source] = {}
         self._replicas: dict[str, tuple[BaseSpec, str]] = {}
         """By model: its base, and the replica that has it."""
+        self._refusals: dict[str, _Refusal] = {}
         self._port = order.port
 
     def start(self) -> Serving:
@@ -91,8 +107,8 @@ class Server:
             try:
                 if self._follow(model):
                     changed.append(model)
-            except (TuneryError, StorageError) as error:
-                wrong.append(str(error))
+            except (TuneryError, StorageError, RayError, RayServeException, TimeoutError) as error:
+                wrong.append(f"{model}: {next(iter(str(error).splitlines()), '') or type(error).__name__}")
         if wrong:
             raise InputError("; ".join(wrong))
         return tuple(changed)
@@ -101,15 +117,27 @@ class Server:
         source, (spec, name) = self._locate(model), self._replicas[model]
         replica: DeploymentHandle[Any] = serve.get_deployment_handle(name, app_name=APP)
         if replica.served.remote().result(timeout_s=ANSWER_S)[model].version == source.name:
+            changed = self._sources[model].name != source.name  # a switch that took longer than it was waited for
+            self._sources[model] = source
+            return changed
+        refusal = self._refusals.get(model)
+        if refusal and refusal.version == source.name and time.monotonic() < refusal.until:
             return False
         wanted = replace(base_of(source.folder, source.card, device=self._order.device), language=spec.language)
         shared = sum(other == name for _, other in self._replicas.values()) > 1
         other_task = source.card.kind != self._sources[model].card.kind
-        if other_task or (shared and wanted != spec):
-            what = "task" if other_task else "base, which others share,"
-            raise InputError(f"{source.name} has another {what} than what is served: start the server again")
-        if why := replica.switch.remote(model, _version(source), wanted).result(timeout_s=ANSWER_S):
-            raise InputError(why)
+        try:
+            if other_task or (shared and wanted != spec):
+                what = "task" if other_task else "base, which others share,"
+                raise InputError(f"{source.name} has another {what} than what is served: start the server again")
+            if why := replica.switch.remote(model, _version(source), wanted).result(timeout_s=ANSWER_S):
+                raise InputError(why)
+        except Exception:
+            # Each try may read a whole base, beside what is served.
+            wait_s = refusal.next_wait_s if refusal and refusal.version == source.name else FIRST_WAIT_S
+            self._refusals[model] = _Refusal(source.name, time.monotonic() + wait_s, min(2 * wait_s, LONGEST_WAIT_S))
+            raise
+        self._refusals.pop(model, None)
         self._sources[model], self._replicas[model] = source, (wanted, name)
         return True
 

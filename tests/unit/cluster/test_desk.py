@@ -304,7 +304,10 @@ def test_the_packs_of_a_base_go_home_when_its_studies_have_ended_and_others_stay
         numbers = {name: await desk.open_pack(name, base=base, capacity=1) for name, base in (("p", "b"), ("q", "c"))}
         awaiting = asyncio.create_task(desk.visit("p", numbers["p"], [], wait_s=60))
         await asyncio.sleep(0)
+        assert await desk.wants("b")
         await desk.release("b")
+        assert not await desk.wants("b"), "a pack of it that has its place only now loads nothing"
+        assert await desk.wants("c")
         assert (await asyncio.wait_for(awaiting, 10)).close
         assert not (await desk.visit("q", numbers["q"], [])).close
         late = await desk.open_pack("r", base="b", capacity=1)  # it had waited for a device until now

@@ -81,6 +81,17 @@ def test_why_a_trial_failed_is_kept() -> None:
     assert folded.study("cola").trials[0].error == "loss is nan"
 
 
+def test_what_a_trial_waits_for_a_place_again_is_not_its_time() -> None:
+    name = SeatName("cola", 0)
+    folded = Ledger(after(Seated(name, 0, 10_000)).state)
+    folded.apply("", Joined(order(0), 50_000))
+    assert folded.study("cola").trials[0].status == "waiting"
+    folded.apply("p", Seated(name, 5, 80_000))
+    folded.apply("", Left(name, "finished", "", 90_000))
+    trial = folded.study("cola").trials[0]
+    assert (trial.started_at, trial.seconds(90.0)) == (10.0, 50.0)
+
+
 def test_a_state_goes_on_where_it_was_read_back() -> None:
     folded = Ledger(after(scored(0, 0.5)).state)
     folded.apply("", scored(2, 0.9))

@@ -64,7 +64,7 @@ LAYERS = "known: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
         ("overrides: {cola: {tuner.method: qlora}, sst2: {tuner.modules_to_save: [up_proj]}}", []),
         (
             "overrides: {sst2: {tuner.method: qlora, tuner.modules_to_save: [up_proj]}}",
-            ["x.yaml:7:73: 'up_proj' of HuggingFaceTB/SmolLM2-135M cannot be trained whole: a base in 4 bits has no "
+            ["x.yaml:7:65: 'up_proj' of HuggingFaceTB/SmolLM2-135M cannot be trained whole: a base in 4 bits has no "
              "weights to train (method qlora): use method lora"],
         ),
         (
