@@ -119,15 +119,10 @@ def test_a_replica_that_dies_over_a_version_ends_no_server(serving: Serving) -> 
 
 def test_a_switch_that_took_longer_than_it_was_waited_for_is_told_of(serving: Serving) -> None:
     serving.promoted = "a/2"
-    serving.server._sources["a"] = replace_name(serving.source("a"), "a/1")
     serving.served = "a/2"
     assert serving.server.follow() == ("a",)
     assert serving.server.follow() == ()
     assert not serving.asked
-
-
-def replace_name(source: Any, name: str) -> Any:
-    return SimpleNamespace(**vars(source) | {"name": name})
 
 
 def test_a_port_that_is_taken_is_a_conflict_before_anything_is_loaded(
