@@ -32,7 +32,7 @@ import ray
 from benchmarks.places import Places, Refills
 from benchmarks.report import machine, save, table
 from storage.files import write_whole
-from tunery.cluster import driver
+from tunery.cluster import hosting
 from tunery.cluster.driver import Driver, open_driver
 from tunery.cluster.messages import PackMessage, Report, Reported, Seated, SeatName
 from tunery.cluster.orders import PackOrder, Resources
@@ -130,7 +130,7 @@ class TimedDriver(Driver):
 
     def _follow(self, *, wait_s: float) -> None:
         super()._follow(wait_s=wait_s)
-        if len(list(self.ledger.running())) >= self.plan.spec.resources.seats + driver.AHEAD:
+        if len(list(self.ledger.running())) >= self.plan.spec.resources.seats + hosting.AHEAD:
             (self.folder.root / JOINED).touch()
 
     def _study_prepared(self, study: Study, ref: ray.ObjectRef[Any]) -> None:
@@ -220,9 +220,9 @@ def once(options: argparse.Namespace, home: Home) -> Once:
     write_whole(folder.plan_file, plan.model_dump_json().encode())
     with (
         patch.object(
-            driver, "pack_hosts", lambda _: stand_in.remote(options.step_s, options.steps, options.evaluations)
+            hosting, "pack_hosts", lambda _: stand_in.remote(options.step_s, options.steps, options.evaluations)
         ),
-        patch.object(driver, "AHEAD", options.ahead),
+        patch.object(hosting, "AHEAD", options.ahead),
         Processors() as processors,
     ):
         timed = _open(folder, home, plan)
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--evaluations", type=int, default=3, help="of a trial that is not pruned")
     parser.add_argument("--step-s", type=float, default=0.05, help="seconds in place of a step")
     parser.add_argument("--steps", type=int, default=1, help="from one evaluation of a seat to the next")
-    parser.add_argument("--ahead", type=int, default=driver.AHEAD, help="trials begun beyond the places")
+    parser.add_argument("--ahead", type=int, default=hosting.AHEAD, help="trials begun beyond the places")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--name", default="control_plane", help="name of the JSON file in benchmarks/results")
     options = parser.parse_args(arguments)

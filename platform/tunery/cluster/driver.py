@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -28,10 +27,11 @@ from storage.fetching.fetch import Progress
 from tuners.errors import TunerError
 from tunery.cluster import draws
 from tunery.cluster.closing import write_report
-from tunery.cluster.jobs import pack_hosts, prepare_study, start_study
+from tunery.cluster.hosting import Hosting
+from tunery.cluster.jobs import done, prepare_study, start_study
 from tunery.cluster.ledger import Ledger
 from tunery.cluster.messages import Known, StudyData
-from tunery.cluster.orders import PackOrder, Prepared, StudyOrder
+from tunery.cluster.orders import Prepared, StudyOrder
 from tunery.cluster.recorder import Recorder, known_reports
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.start import base_key, pack_orders, started_ray
@@ -49,17 +49,11 @@ EXIT_FAILED = 5
 EXIT_STOPPED = 130
 PREPARATIONS = 2
 """Studies tokenised at once: each takes a process of its own with a tokenizer in it, and one that will search."""
-AHEAD = 1
-"""Trials that may be begun for each pack beyond its places. One that waits at the desk takes a place at the pack's next
-visit; without it the place stays empty for as long as Tune takes to begin a trial. More would draw from older results.
-"""
 ENDED = frozenset({"finished", "failed"})
 """Of the studies that need no packs."""
 STATE_INTERVAL_S = 0.3
 STATE_SHARE = 0.05
 """Most of the driver's time that goes into writing the state: it holds every trial."""
-STOP_GRACE_S = 60.0
-"""Within which the packs write their last checkpoints when the run is asked to stop."""
 
 
 class StoppedError(Exception):
@@ -79,11 +73,6 @@ class Driver:
     _waiting: list[Study] = field(default_factory=list)
     _preparing: dict[ray.ObjectRef[Any], Study] = field(default_factory=dict)
     _studying: dict[ray.ObjectRef[Any], Study] = field(default_factory=dict)
-    _hosting: dict[ray.ObjectRef[Any], PackOrder] = field(default_factory=dict)
-    _places: Counter[str] = field(default_factory=Counter)
-    """Base -> trials that may be under way at once, whatever has become of its packs."""
-    _released: set[str] = field(default_factory=set)
-    """Bases of which all studies have ended."""
     _data: dict[str, StudyData] = field(default_factory=dict)
     _cursor: int = 0
     _stop: bool = False
@@ -101,17 +90,19 @@ class Driver:
         draws.create_ledger(self.profile.study_storage_url)
         with started_ray(self.profile, namespace=self.plan.run_id):
             self.desk = RemoteDesk()
+            self.packs = Hosting(self.desk)
             if not self._fetch_models():
                 return self._go_home()
             self._waiting = self._left()
             if self._waiting:
-                self._start_packs()
+                left = {study.name for study in self._waiting}
+                self.packs.start(pack_orders(self.plan.only(left), self.folder, self.desk, self.profile), self.folder)
             self._phase("reading and tokenising the data")
             while (self._waiting or self._preparing or self._studying) and not self._asked_to_stop():
                 self._turn()
             if self._stop:
                 return self._go_home()
-            self._send_packs_home()
+            self.packs.send_home()
         return self._conclude()
 
     def _fetch_models(self) -> bool:
@@ -135,14 +126,6 @@ class Driver:
                 self._fail_study(study, failed[study.name])
         return not self._asked_to_stop()
 
-    def _start_packs(self) -> None:
-        left = {study.name for study in self._waiting}
-        packs = pack_orders(self.plan.only(left), self.folder, self.desk, self.profile)
-        hosts = pack_hosts(len(packs))
-        for order, share in packs:
-            self._places[order.base_key] += order.capacity + AHEAD
-            self._hosting[hosts.host.remote(order, share, self.folder.root / "train")] = order
-
     # -- one turn ----------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -152,23 +135,13 @@ class Driver:
             self._preparing[preparing] = study
             self._studying[start_study(self._study_order(study, Prepared(preparing)))] = study
         self._follow(wait_s=0.5)
-        refs = [*self._studying, *self._hosting]
-        ready = ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
+        ended = done(self._studying)
         self._take_prepared()  # a study that has ended had its data
-        for ref in ready:
-            if ref in self._hosting:
-                self._pack_ended(self._hosting.pop(ref), ref)
-            elif ref in self._studying:  # not where its data cannot be used: then it has failed already
+        for ref in ended:
+            if ref in self._studying:  # not where its data cannot be used: then it has failed already
                 self._finish_study(self._studying.pop(ref), ref)
-        self._release_packs()
+        self.packs.look_after({base_key(study) for study in (*self._waiting, *self._studying.values())})
         self._write_state()
-
-    def _release_packs(self) -> None:
-        """Packs of which no study is left go home: where devices are few, another base's packs wait for theirs."""
-        needed = {base_key(study) for study in (*self._waiting, *self._studying.values())}
-        for base in {order.base_key for order in self._hosting.values()} - needed - self._released:
-            self._released.add(base)
-            self.desk.release(base)
 
     def _follow(self, *, wait_s: float) -> None:
         """Take in what happened at the desk."""
@@ -184,10 +157,7 @@ class Driver:
                 self.recorder.record(event)
 
     def _take_prepared(self) -> None:
-        if not self._preparing:
-            return
-        ready, _ = ray.wait(list(self._preparing), num_returns=len(self._preparing), timeout=0)
-        for ref in ready:
+        for ref in done(self._preparing):
             self._study_prepared(self._preparing.pop(ref), ref)
 
     def _recall(self, known: Known) -> None:
@@ -205,7 +175,7 @@ class Driver:
             data=data,
             ledger_url=self.profile.study_storage_url,
             ledger_name=f"{self.plan.run_id}/{study.name}",
-            seats=self._places[base_key(study)],
+            seats=self.packs.places(base_key(study)),
             tracking_uri=self.profile.tracking_uri,
             storage_path=self.folder.root / "tune",
             desk=self.desk,
@@ -268,19 +238,6 @@ class Driver:
         self.ledger.update_study(study.name, status="failed", error=told)
         self.recorder.study_ended(study.name, "FAILED")
 
-    def _pack_ended(self, order: PackOrder, ref: ray.ObjectRef[Any]) -> None:
-        try:
-            why = ray.get(ref)
-        except Exception as error:
-            log.exception("the host of %s died", order.pack)
-            why = str(error)
-            self.desk.lose_pack(order.pack)
-        if not why:
-            return  # its base was released
-        log.error("pack %s was given up: %s", order.pack, why)
-        if not any(other.base_key == order.base_key for other in self._hosting.values()):
-            self.desk.give_up_base(order.base_key, why)
-
     # -- the end -----------------------------------------------------------------------------------------------
 
     def ask_to_stop(self, signum: int, _: FrameType | None) -> None:
@@ -309,7 +266,7 @@ class Driver:
         for ref in [*self._studying, *self._preparing]:
             ray.cancel(ref, force=True)
         self._preparing.clear()
-        self._send_packs_home()
+        self.packs.send_home()
         self._follow(wait_s=0.0)
         now = time.time()
         for study, trial in list(self.ledger.running()):
@@ -321,12 +278,6 @@ class Driver:
                 self.recorder.study_ended(state.name, "KILLED")
         self._end("stopped", "")
         return EXIT_STOPPED
-
-    def _send_packs_home(self) -> None:
-        """And wait for those that have seats' checkpoints to write; the others end with the run."""
-        there = self.desk.close()
-        if going := [ref for ref, order in self._hosting.items() if order.pack in there]:
-            ray.wait(going, num_returns=len(going), timeout=STOP_GRACE_S)
 
     def _end(self, status: RunStatus, error: str) -> None:
         ended_at = time.time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,9 @@ class PackHosts:
         from tunery.cluster import packs
 
         return packs.host(order, resources, storage_path)
+
+
+def done(refs: Iterable[ray.ObjectRef[Any]]) -> list[ray.ObjectRef[Any]]:
+    """Those that have ended, well or not; waits for none."""
+    listed = list(refs)
+    return ray.wait(listed, num_returns=len(listed), timeout=0)[0] if listed else []

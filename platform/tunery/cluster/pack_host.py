@@ -10,7 +10,6 @@ it passes on, so that all do the same between the same two steps.
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Mapping
@@ -33,7 +32,6 @@ from storage.tokens import TokenTable
 from tuners.engine import (
     Base,
     BaseSpec,
-    Evaluation,
     Group,
     HeadSpec,
     Pack,
@@ -47,9 +45,8 @@ from tuners.engine import (
     peak_bytes,
 )
 from tuners.errors import NoRoomError, TunerError
-from tunery import tasks
 from tunery.begin import Origin
-from tunery.cluster import shortage
+from tunery.cluster import scoring, shortage
 from tunery.cluster.beginning import Beginning, beginning, origin
 from tunery.cluster.messages import (
     Declined,
@@ -69,8 +66,6 @@ from tunery.cluster.staging import staged
 from tunery.cluster.visits import Visits
 from tunery.plan import TrialConfig
 from tunery.runs import COUNTED, OF, REPORTS, SEAT_STATE, RunFolder
-from tunery.tasks import metrics
-from tunery.tasks.prompting import answer_text
 
 PROGRESS_INTERVAL_S = 1.0
 DEVICE_SHARE = 0.92
@@ -83,7 +78,6 @@ class _Seat:
 
     order: SeatOrder
     trial: TrialConfig
-    task: tasks.Task
     store: CheckpointStore
     origin: Origin
     log: Path
@@ -177,7 +171,6 @@ class _Host:
         seat = _Seat(
             order=order,
             trial=trial,
-            task=order.data.task,
             store=CheckpointStore(run.checkpoints(name.study, name.number), keep=trial.train.checkpoint.keep),
             origin=origin(order, trial, self.order, self.order.run),
             log=run.trial_log(name.study, name.number),
@@ -244,11 +237,12 @@ class _Host:
 
     def _spec(self, seat: _Seat) -> SeatSpec:
         data = seat.order.data
+        task = data.task
         return SeatSpec(
             name=str(seat.order.name),
             tuner=seat.trial.tuner,
             train=seat.trial.train,
-            head=HeadSpec(seat.task.kind, seat.task.labels, data.stop),
+            head=HeadSpec(task.kind, task.labels, data.stop),
             train_set=TokenTable(data.train),
             eval_sets={split: TokenTable(path) for split, path in data.evals.items()},
         )
@@ -311,59 +305,20 @@ class _Host:
         for seat in due:
             name = seat.order.name
             counted, seat.counted = seat.counted, Counted()
+            progress = self.pack.progress(str(name))
             if self.speaks:
-                self._bring(seat, self._report(seat, results[str(name)], counted, peak, seconds))
-            if self.pack.progress(str(name)).finished:
+                epochs = seat.trial.train.epochs
+                found = scoring.Evaluated(results[str(name)], progress, epochs, counted, peak, seconds)
+                self._bring(seat, scoring.report(seat.order.data, seat.reports, found))
+            if progress.finished:
                 self._drop(name)
 
     def _bring(self, seat: _Seat, report: Report) -> None:
         """Write, then say."""
         seat.reports.append(report)
         self._checkpoint(seat, report.step, best=report.best)
-        self._log(seat, _line(report))
+        self._log(seat, scoring.told(report))
         self._say(Reported(seat.order.name, report))
-
-    def _report(
-        self, seat: _Seat, results: Mapping[str, Evaluation], counted: Counted, peak: int, seconds: float
-    ) -> Report:
-        """`seconds`: of the evaluation, which it shared with the other seats that were due."""
-        progress = self.pack.progress(str(seat.order.name))
-        scores = metrics.score(seat.task, {split: self._outcome(seat, split, e) for split, e in results.items()})
-        objective = metrics.objective(seat.task, scores)
-        sign = 1.0 if seat.task.direction == "maximise" else -1.0
-        before = seat.reports[-1].objective if seat.reports else None
-        best = before is None or sign * objective > sign * before
-        return Report(
-            index=len(seat.reports),
-            step=progress.step,
-            steps=progress.steps,
-            epoch=progress.epoch,
-            epochs=seat.trial.train.epochs,
-            objective=objective if before is None or best else before,
-            best=best,
-            final=progress.finished,
-            metrics={
-                **scores,
-                "objective": objective,
-                "loss": next(iter(results.values())).loss,
-                "train_loss": counted.loss,
-                "examples_per_s": counted.examples_per_s,
-                "tokens_per_s": counted.tokens_per_s,
-                "evaluated_per_s": sum(len(each.labels) for each in results.values()) / seconds,
-                "peak_memory_bytes": float(peak),
-                "trainable_parameters": float(progress.trainable),
-                "total_parameters": float(progress.total),
-                "epoch": progress.epoch,
-            },
-            at_ms=_now_ms(),
-        )
-
-    def _outcome(self, seat: _Seat, split: str, found: Evaluation) -> metrics.Scored | metrics.Written:
-        if seat.task.kind != "generation":
-            return found.logits, found.labels
-        data = seat.order.data
-        tokenizer = _tokenizer(data.tokenizer)
-        return [answer_text(tokenizer, ids.tolist()) for ids in found.answers], TokenTable(data.evals[split]).answers
 
     def _checkpoint(self, seat: _Seat, step: int, *, best: bool) -> None:
         name = str(seat.order.name)
@@ -385,20 +340,6 @@ class _Host:
         seat.log.parent.mkdir(parents=True, exist_ok=True)
         with seat.log.open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
-
-
-@functools.cache
-def _tokenizer(folder: Path) -> Any:
-    # Imported here: what has labels needs none.
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-
-
-def _line(report: Report) -> str:
-    numbers = ", ".join(f"{name} {value:.6g}" for name, value in report.metrics.items())
-    mark = " (best so far)" if report.best else ""
-    return f"step {report.step} of {report.steps}, epoch {report.epoch:g}: {numbers}{mark}"
 
 
 def _now_ms() -> int:

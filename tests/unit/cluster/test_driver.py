@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -92,43 +91,9 @@ def test_a_study_is_begun_before_its_first_trial_is_told_of(driver: Driver, monk
 def test_a_study_whose_base_has_lost_its_packs_still_asks_for_one(driver: Driver) -> None:
     """And is told why there is none: with no trial at once it would wait for ever."""
     study = driver.plan.studies[0]
-    driver._places[base_key(study)] = 3
     driver.desk = MagicMock()
+    driver.packs = MagicMock(places={base_key(study): 3}.__getitem__)
     assert driver._study_order(study, MagicMock()).seats == 3
-
-
-def test_packs_are_sent_home_once_when_no_study_of_their_base_is_left(driver: Driver) -> None:
-    (study,) = driver.plan.studies
-    driver.desk = desk = MagicMock()
-    hosted: Any = {"p": SimpleNamespace(base_key=base_key(study)), "q": SimpleNamespace(base_key="another")}
-    driver._hosting = hosted
-    driver._release_packs()
-    assert [call.args for call in desk.release.call_args_list] == [("another",)]
-    driver._studying.clear()
-    for _ in range(2):
-        driver._release_packs()
-    assert [call.args for call in desk.release.call_args_list] == [("another",), (base_key(study),)]
-
-
-def test_only_packs_that_have_seats_are_waited_for(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver.desk = MagicMock(close=lambda: {"p"})
-    orders: Any = {"ref-p": SimpleNamespace(pack="p"), "ref-q": SimpleNamespace(pack="q")}
-    driver._hosting = orders
-    waited: list[Any] = []
-    monkeypatch.setattr("ray.wait", lambda refs, **_: waited.extend(refs))
-    driver._send_packs_home()
-    assert waited == ["ref-p"], "the other waits for its place on a node"
-
-
-def test_a_pack_that_went_home_is_not_lost(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver.desk = desk = MagicMock()
-    order: Any = SimpleNamespace(pack="p", base_key="b")
-    monkeypatch.setattr("ray.get", lambda _: "")
-    driver._pack_ended(order, PREPARING)
-    assert not desk.method_calls
-    monkeypatch.setattr("ray.get", lambda _: "it died three times")
-    driver._pack_ended(order, PREPARING)
-    desk.give_up_base.assert_called_once_with("b", "it died three times")
 
 
 def test_the_end_of_a_run_writes_its_report_for_its_folder_and_mlflow(driver: Driver) -> None:
