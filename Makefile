@@ -3,7 +3,8 @@
 # make test         the tests (TEST_ARGS='-k spec' narrows them)
 # make check        formatting, lint, import rows, types
 # make fmt          put the formatting right
-# make bench        the rivals' benchmark, small on the data in TUNERY_DATA (BENCH_ARGS sets its size)
+# make bench        the benchmarks of the engine's claims, small, on the data in TUNERY_DATA; `make bench-memory` is one
+#                   of them, and benchmarks/README.md has the commands of the full size
 # PYTHON=... names the interpreter that set-up uses; it must be Python 3.11 or later.
 
 VENV := .venv
@@ -11,8 +12,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTHON ?=
 TEST_ARGS ?=
-BENCH_ARGS ?= --max-train 640 --max-eval 200 --repeats 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BENCH_rivals := --max-train 640 --max-eval 200 --repeats 1
+BENCH_makespan := --tasks cola --trials 4 --padded-trials 1 --max-train 256 --max-eval 128
+BENCH_throughput := --lengths cola --seats 1 4 16 --seconds 1
+BENCH_memory := --lengths cola --seats 1 4 16
+BENCH_gpu := --seconds 4
+BENCHES := rivals makespan throughput memory $(if $(shell command -v nvidia-smi),gpu)
 
 .PHONY: setup check test fmt bench quickstart
 .DEFAULT_GOAL := setup
@@ -53,8 +60,11 @@ fmt: setup
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: setup
-	$(BIN)/python -m benchmarks.rivals $(BENCH_ARGS)
+bench: $(BENCHES:%=bench-%)
+	$(if $(filter gpu,$(BENCHES)),,@echo "benchmarks.gpu was not run: no GPU here")
+
+bench-%: setup
+	$(BIN)/python -m benchmarks.$* $(BENCH_$*)
 
 quickstart: setup
 	$(BIN)/platform submit specs/quickstart.yaml

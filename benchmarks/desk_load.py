@@ -114,7 +114,7 @@ class Packs:
             began = time.monotonic()
             for seat in [seat for seat, at in told.items() if began - at > PROGRESS_S]:
                 told[seat] = began
-                messages.append(Progressed(seat, indices[seat], _ENDLESS, 0.0, 100.0))
+                messages.append(Progressed(seat, indices[seat], _ENDLESS, 0.0, 100.0, 2000.0))
             orders = self._desk.visit(name, incarnation, messages, wait_s=0.0 if due else 1.0)
             found = self._found[number]
             if due:

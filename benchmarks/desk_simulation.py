@@ -249,7 +249,7 @@ class Simulation:
             return Reported(name, report)
         if now - training.progressed_at > PROGRESS_INTERVAL_S:
             training.progressed_at = now
-            return Progressed(name, training.step, size.steps * size.evaluations, 0.0, 100.0)
+            return Progressed(name, training.step, size.steps * size.evaluations, 0.0, 100.0, 2000.0)
         return None
 
     async def _driver(self) -> None:

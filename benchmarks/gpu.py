@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks import report
 from benchmarks.steps import bare
+from benchmarks.steps.methods import METHODS
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["qwen2.5-1.5b", "llama-3.2-3b"], help="default: both")
-    parser.add_argument("--methods", nargs="+", choices=("lora", "qlora"), default=["lora", "qlora"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--lengths", nargs="+", default=["cola", "mnli", "1k"], help="default: cola mnli 1k")
     parser.add_argument("--seats", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--rank", type=int, default=16)
@@ -109,7 +110,7 @@ def _cells(
 ) -> Iterator[Cell]:
     """All arms of one model and method, each with what it reached or why it did not."""
     arms = ["hf-padded", "hf-grouped", *(f"ours-{seats}" for seats in chosen.seats)]
-    if method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+    if method != "lora" and importlib.util.find_spec("bitsandbytes") is None:
         for lengths in chosen.lengths:
             for arm in arms:
                 yield {"shape": shape, "method": method, "lengths": lengths, "arm": arm, "failed": NO_BITSANDBYTES}
@@ -128,7 +129,7 @@ class _Contest:
     ) -> None:
         from benchmarks.steps import probe, rival
         from benchmarks.steps.shapes import SHAPES
-        from tuners.engine import Base, BaseSpec, keep_freed_memory
+        from tuners.engine import Base, keep_freed_memory
 
         keep_freed_memory()
         self._chosen, self._dtype, self._device = chosen, dtype, device
@@ -136,7 +137,7 @@ class _Contest:
         self._tuner = probe.tuner(method, rank=chosen.rank, targets=targets)
         report.progress(f"{shape}, {method}: loading")
         self._model = rival.load(folder, method, rank=chosen.rank, targets=targets, dtype=dtype, device=device)
-        self._base = Base.load(BaseSpec(folder, quantisation=self._tuner.quantisation, dtype=dtype), device)
+        self._base = Base.load(probe.base_spec(folder, self._tuner, dtype=dtype), device)
 
     def run(self, arm: str, lengths: str) -> Cell:
         """One arm."""

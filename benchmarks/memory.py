@@ -24,6 +24,7 @@ from typing import Any, Literal, get_args
 
 from benchmarks import report
 from benchmarks.steps.lengths import LENGTHS
+from benchmarks.steps.methods import METHODS
 from benchmarks.steps.options import against_seats
 from benchmarks.steps.shapes import SHAPES, save, tiny
 from tuners.config import Optimizer, TunerConfig
@@ -57,6 +58,7 @@ class Job:
     dtype: Literal["float32", "bfloat16"]
     device: str
     optimizer: Optimizer
+    answers: bool
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = against_seats(__doc__, dtypes=("float32", "bfloat16"), methods=("lora", "qlora", "full", "qst"))
+    parser = against_seats(__doc__, dtypes=("float32", "bfloat16"), methods=(*METHODS, "full", "qst"))
+    parser.add_argument("--answers", action="store_true", help="seats that generate: the second half of a row is one")
     parser.add_argument("--optimizer", choices=get_args(Optimizer), default="adamw")
     return parser
 
@@ -129,6 +132,7 @@ def _job(chosen: argparse.Namespace, shape: str, folder: str, method: str, lengt
         chosen.dtype,
         chosen.device,
         chosen.optimizer,
+        chosen.answers,
     )
 
 
@@ -150,7 +154,7 @@ def _measure(job: Job) -> Memory:
     import torch
 
     from benchmarks.steps import probe
-    from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory, peak_bytes
+    from tuners.engine import Base, Pack, keep_freed_memory, peak_bytes
     from tuners.full.config import Config as FullConfig
     from tuners.qst.config import Config as QstConfig
 
@@ -165,18 +169,12 @@ def _measure(job: Job) -> Memory:
             tuner = QstConfig(kept_mib=0)  # what is kept has a bound of its own
         case _:
             tuner = probe.tuner(job.method, rank=job.rank, targets=SHAPES[job.shape].targets)
-    spec = BaseSpec(
-        job.folder,
-        quantisation=tuner.quantisation,
-        dtype=job.dtype,
-        trained=tuner.trains_base,
-        beside=tuner.trains_beside,
-    )
-    base = Base.load(spec, job.device)
+    base = Base.load(probe.base_spec(job.folder, tuner, dtype=job.dtype, language=job.answers), job.device)
     base_mib = resident_mib()
     pack = Pack(base)
     lengths = LENGTHS[job.lengths]
-    probe.fill(pack, job.seats, lengths, tuner, batch_size=lengths.batch, optimizer=job.optimizer)
+    options: dict[str, Any] = {"optimizer": job.optimizer, "answers": job.answers}
+    probe.fill(pack, job.seats, lengths, tuner, batch_size=lengths.batch, **options)
     foreseen_mib = pack.footprint.peak / 2**20
     for _ in range(STEPS):
         probe.step(pack)

@@ -29,7 +29,7 @@ from benchmarks.steps.lengths import LENGTHS
 from benchmarks.steps.options import against_seats
 from benchmarks.steps.probe import Speed
 from benchmarks.steps.shapes import SHAPES, save, tiny
-from tuners.engine import Base, BaseSpec, Pack, keep_freed_memory, native_dtype
+from tuners.engine import Base, Pack, keep_freed_memory, native_dtype
 from tuners.lora.config import Config as LoraConfig
 
 TARGET = 0.75
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             save(tiny(config) if chosen.tiny else config, Path(folder), dtype=getattr(torch, dtype), device=device)
             for method in methods:
                 tuner = probe.tuner(method, rank=chosen.rank, targets=SHAPES[shape].targets)
-                base = Base.load(BaseSpec(folder, quantisation=tuner.quantisation, dtype=dtype), device)
+                base = Base.load(probe.base_spec(folder, tuner, dtype=dtype), device)
                 for lengths in chosen.lengths:
                     speeds = _against_seats(chosen, base, tuner, lengths)
                     cells = [{"shape": shape, "method": method, "lengths": lengths, **_plain(each)} for each in speeds]
@@ -78,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _possible(method: str) -> bool:
-    if method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
-        report.progress("qlora is left out: bitsandbytes is not installed")
+    if method != "lora" and importlib.util.find_spec("bitsandbytes") is None:
+        report.progress(f"{method} is left out: bitsandbytes is not installed")
         return False
     return True
 

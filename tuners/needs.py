@@ -226,7 +226,7 @@ def _fewer_kept(need: Need, limit: int) -> Iterator[_Step]:
 def _recomputing(need: Need, limit: int) -> Iterator[_Step]:
     if need.recomputed is not None and need.recomputed < need.token:
         then = replace(need, token=need.recomputed, recomputed=None)
-        yield "resources.gradient_checkpointing: true", "about a third more time", then, limit
+        yield "resources.gradient_checkpointing: true", "the base runs forward twice a step", then, limit
 
 
 def _optimizer(need: Need, limit: int) -> Iterator[_Step]:

@@ -60,12 +60,16 @@ class Rows:
         return self.examples[index]
 
 
-def rows(lengths: Lengths, count: int, *, vocabulary: int, rng: np.random.Generator) -> Rows:
-    """`count` inputs of two classes."""
+def rows(lengths: Lengths, count: int, *, vocabulary: int, rng: np.random.Generator, answers: bool = False) -> Rows:
+    """`count` inputs of two classes; with `answers`, the second half of each is one."""
     drawn = lengths.draw(count, rng)
     first = min(_FIRST_ID, vocabulary - 1)
     examples = tuple(
-        Example(rng.integers(first, vocabulary, length, dtype=np.int32), None, float(rng.integers(2)))
+        Example(
+            rng.integers(first, vocabulary, length, dtype=np.int32),
+            None,
+            float(length // 2 if answers else rng.integers(2)),
+        )
         for length in drawn.tolist()
     )
     return Rows(examples, drawn)

@@ -7,11 +7,12 @@ import os
 from collections.abc import Sequence
 
 from benchmarks.steps.lengths import LENGTHS
+from benchmarks.steps.methods import METHODS
 from benchmarks.steps.shapes import SHAPES
 
 
 def against_seats(
-    description: str | None, *, dtypes: Sequence[str], methods: Sequence[str] = ("lora", "qlora")
+    description: str | None, *, dtypes: Sequence[str], methods: Sequence[str] = METHODS
 ) -> argparse.ArgumentParser:
     """What is trained, at which sizes, on what."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from benchmarks.steps.flops import Attention, Batch, Linear
 from benchmarks.steps.lengths import Lengths, Rows, rows
 from benchmarks.steps.roof import Roof, synchronise
 from tuners.config import Optimizer, TrainConfig, TunerConfig
-from tuners.engine import Base, HeadSpec, Pack, SeatSpec
+from tuners.engine import Base, BaseSpec, HeadSpec, Pack, SeatSpec
 from tuners.lora.config import Config as LoraConfig
 from tuners.qlora.config import Config as QloraConfig
 
+Dtype = Literal["float32", "bfloat16"]
 WARM_STEPS = 3
 """Steps before the clock starts, of fast ones: allocations, kernels compiled for new shapes."""
 ROUNDS = 3
@@ -59,9 +61,24 @@ class Speed:
 
 
 def tuner(method: str, *, rank: int, targets: tuple[str, ...]) -> LoraConfig:
-    """The adapter's configuration."""
-    kinds: dict[str, type[LoraConfig]] = {"lora": LoraConfig, "qlora": QloraConfig}
-    return kinds[method](rank=rank, alpha=2.0 * rank, dropout=0.0, target_modules=targets)
+    """The adapter's configuration; `method` is one of `methods.METHODS`."""
+    adapter: dict[str, Any] = {"rank": rank, "alpha": 2.0 * rank, "dropout": 0.0, "target_modules": targets}
+    if method == "lora":
+        return LoraConfig(**adapter)
+    return QloraConfig(**adapter, dequantise="once" if method == "qlora-once" else "step")
+
+
+def base_spec(folder: str, config: TunerConfig, *, dtype: Dtype, language: bool = False) -> BaseSpec:
+    """The base that the method trains on."""
+    return BaseSpec(
+        folder,
+        quantisation=config.quantisation,
+        dequantised_once=config.dequantised_once,
+        trained=config.trains_base,
+        beside=config.trains_beside,
+        language=language,
+        dtype=dtype,
+    )
 
 
 def fill(
@@ -72,8 +89,9 @@ def fill(
     *,
     batch_size: int,
     optimizer: Optimizer = "adamw",
+    answers: bool = False,
 ) -> tuple[Rows, ...]:
-    """Seat so many trials; their rows."""
+    """Seat so many trials, of two classes or (`answers`) that generate; their rows."""
     vocabulary = int(pack.base.config.vocab_size)
     sets = []
     for seat in range(seats):
@@ -85,8 +103,9 @@ def fill(
             seed=seat,
             optimizer=optimizer,
         )
-        drawn = rows(lengths, max(_ROWS, batch_size), vocabulary=vocabulary, rng=np.random.default_rng(seat))
-        head = HeadSpec("classification", ("0", "1"))
+        rng = np.random.default_rng(seat)
+        drawn = rows(lengths, max(_ROWS, batch_size), vocabulary=vocabulary, rng=rng, answers=answers)
+        head = HeadSpec("generation") if answers else HeadSpec("classification", ("0", "1"))
         pack.join(SeatSpec(f"seat-{seat}", config, train, head, drawn, {}))
         sets.append(drawn)
     return tuple(sets)

@@ -52,10 +52,10 @@ class Rate:
 
 
 def load(folder: str, method: str, *, rank: int, targets: Sequence[str], dtype: str, device: torch.device) -> nn.Module:
-    """The base with a LoRA adapter; quantised for qlora."""
+    """The base with a LoRA adapter; quantised but for lora."""
     kind: torch.dtype = getattr(torch, dtype)
     options: dict[str, Any] = {"num_labels": 2, "dtype": kind, "device_map": {"": device}}
-    if method == "qlora":
+    if method != "lora":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

@@ -2,8 +2,7 @@
 
 What a token keeps from forward to backward is measured, once for each kind of seat, on a forward of the seat's own
 first examples: autograd shows every tensor that it keeps. Where attention keeps its probabilities, a token of a longer
-sequence keeps more: that part is measured apart. A step's peak is within a tenth of what is foreseen from it, and with
-one seat of long sequences up to a sixth above it (docs/results.md).
+sequence keeps more: that part is measured apart. docs/results.md has what is foreseen beside what is measured.
 """
 
 # N examples

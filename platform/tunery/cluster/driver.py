@@ -27,6 +27,7 @@ from storage.fetching.fetch import Progress
 from tuners.errors import TunerError
 from tunery.cluster import draws
 from tunery.cluster.closing import write_report
+from tunery.cluster.gauges import Gauges
 from tunery.cluster.hosting import Hosting
 from tunery.cluster.jobs import done, prepare_study, start_study
 from tunery.cluster.ledger import Ledger
@@ -76,6 +77,8 @@ class Driver:
     _data: dict[str, StudyData] = field(default_factory=dict)
     _cursor: int = 0
     _stop: bool = False
+    _gauges: Gauges | None = None
+    """From Ray's start on, which takes them as long as it is there."""
     _next_state: float = 0.0
     """When the state is to be written again (time.monotonic)."""
 
@@ -89,6 +92,7 @@ class Driver:
         self._phase("starting Ray")
         draws.create_ledger(self.profile.study_storage_url)
         with started_ray(self.profile, namespace=self.plan.run_id):
+            self._gauges = Gauges(self.plan.run_id)
             self.desk = RemoteDesk()
             self.packs = Hosting(self.desk)
             if not self._fetch_models():
@@ -305,6 +309,8 @@ class Driver:
         if force or began >= self._next_state:
             self.ledger.update(updated_at=time.time())
             self.folder.write_state(self.ledger.state)
+            if self._gauges is not None and ray.is_initialized():
+                self._gauges.tell(trial for _, trial in self.ledger.running())
             now = time.monotonic()
             self._next_state = now + max(STATE_INTERVAL_S, (now - began) / STATE_SHARE)
 

@@ -108,8 +108,9 @@ class Ledger:
                 self.update_study(name.study, status="running")
             case Seated(name, step, at_ms):
                 self._seat(name, pack, step, at_ms / 1000)
-            case Progressed(name, step, steps, epoch, rate):
-                self._change(name.study, name.number, step=step, steps=steps, epoch=epoch, examples_per_s=rate)
+            case Progressed(name, step, steps, epoch, examples, tokens):
+                rates = {"examples_per_s": examples, "tokens_per_s": tokens}
+                self._change(name.study, name.number, step=step, steps=steps, epoch=epoch, **rates)
             case Reported(name, report):
                 self.report(name.study, name.number, report)
             case Failed(name, reason, _):
@@ -134,6 +135,7 @@ class Ledger:
             "epochs": report.epochs,
             "objective": report.objective,
             "examples_per_s": report.metrics.get("examples_per_s"),
+            "tokens_per_s": report.metrics.get("tokens_per_s"),
         }
         if report.best:
             changes["metrics"] = report.metrics

@@ -124,6 +124,7 @@ class Progressed:
     steps: int
     epoch: float
     examples_per_s: float
+    tokens_per_s: float
 
 
 @dataclass(frozen=True)

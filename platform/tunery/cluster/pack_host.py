@@ -294,8 +294,8 @@ class _Host:
         if now - seat.progressed_at > PROGRESS_INTERVAL_S:
             seat.progressed_at = now
             progress = self.pack.progress(str(seat.order.name))
-            rate = seat.counted.examples_per_s
-            self._say(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, rate))
+            rates = seat.counted.examples_per_s, seat.counted.tokens_per_s
+            self._say(Progressed(seat.order.name, progress.step, progress.steps, progress.epoch, *rates))
 
     def _evaluate(self, due: list[_Seat]) -> None:
         began = time.perf_counter()

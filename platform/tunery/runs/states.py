@@ -43,6 +43,7 @@ class TrialState(_State):
     metrics: Mapping[str, float] = Field(default_factory=dict)
     """All metrics at that best evaluation, by the task's names, and `loss`."""
     examples_per_s: float | None = None
+    tokens_per_s: float | None = None
     started_at: float | None = None
     """It had its first place in a pack; None: it waits for that."""
     ended_at: float | None = None

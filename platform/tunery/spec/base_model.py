@@ -82,7 +82,7 @@ class Shape:
 
         `targets`: last names of the layers with an adapter; None: every weight is trained. `length`: tokens of a
         sequence. `width`: bytes of a value. `dropout`: on the adapters' inputs. The factors are those that
-        tests/unit/test_forecast.py holds against what the engine measures.
+        tests/unit/tuners/test_forecast.py holds against what the engine measures.
         """
         bert = self.family == "bert"
         # Inputs of norms, of the activation function and of attention; those of q, k and v are one.

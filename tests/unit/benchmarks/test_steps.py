@@ -19,6 +19,7 @@ from benchmarks.memory import Memory
 from benchmarks.steps import flops, probe
 from benchmarks.steps.flops import Attention, Batch, Linear
 from benchmarks.steps.lengths import LENGTHS, Lengths
+from benchmarks.steps.methods import METHODS
 from benchmarks.steps.probe import Speed
 from benchmarks.steps.shapes import SHAPES, save, tiny
 from tuners.engine import Base, BaseSpec, Pack, gemm, peak_bytes
@@ -115,11 +116,20 @@ def test_throughput_runs_from_end_to_end(
 ) -> None:
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     small = ["--tiny", "--shapes", "smollm2-6", "--lengths", "cola", "--seconds", "0.01", "--threads", "1"]
-    throughput.main([*small, "--seats", "1", "2", "--name", "test"])
+    throughput.main([*small, "--methods", *METHODS, "--seats", "1", "2", "--name", "test"])
     cells = json.loads((tmp_path / "results" / "test.json").read_text())["cells"]
-    assert [(cell["method"], cell["seats"]) for cell in cells] == [(m, s) for m in ("lora", "qlora") for s in (1, 2)]
+    assert [(cell["method"], cell["seats"]) for cell in cells] == [(m, s) for m in METHODS for s in (1, 2)]
     assert all(cell["share"] > 0 for cell in cells)
     assert "of the roof" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answers", [[], ["--answers"]])
+def test_memory_runs_from_end_to_end(answers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    small = ["--tiny", "--shapes", "smollm2-6", "--lengths", "cola", "--methods", "lora", "--threads", "1"]
+    memory.main([*small, "--seats", "2", "--name", "test", *answers])
+    (cell,) = json.loads((tmp_path / "results" / "test.json").read_text())["cells"]
+    assert cell["peak_mib"] > cell["base_mib"] > 0
 
 
 BARE = """
@@ -151,7 +161,8 @@ def test_the_gpu_script_needs_torch_transformers_and_peft_only(tmp_path: Path) -
     cells = {(cell["method"], cell["arm"]): cell for cell in content["cells"]}
     arms = ("hf-padded", "hf-grouped", "ours-1", "ours-2")
     assert all(cells["lora", arm]["examples_per_s"] > 0 for arm in arms)
-    assert all(cells["qlora", arm]["failed"] == gpu.NO_BITSANDBYTES for arm in arms)
+    quantised = [cells[method, arm]["failed"] for method in ("qlora", "qlora-once") for arm in arms]
+    assert quantised == [gpu.NO_BITSANDBYTES] * 8
     assert gpu.NO_BITSANDBYTES in run.stdout
 
 

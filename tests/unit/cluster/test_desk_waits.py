@@ -35,7 +35,7 @@ def test_what_a_seat_awaits_is_not_woken_by_what_concerns_others() -> None:
             assert awaited in (None, now), "it was woken, and waits anew"
             awaited = now
             await desk.visit("p", incarnation, [Reported(SeatName("cola", 0), report(index))])
-            await desk.visit("p", incarnation, [Progressed(SeatName("cola", 1), 1, 2, 0.5, 1.0)])
+            await desk.visit("p", incarnation, [Progressed(SeatName("cola", 1), 1, 2, 0.5, 1.0, 20.0)])
         waiting.cancel()
 
     run(test())

@@ -14,7 +14,7 @@ from tunery.cluster.visits import Visits
 
 NAME = SeatName("cola", 0)
 FAILED = Failed(NAME, "diverged", 0)
-PROGRESSED = Progressed(NAME, 1, 2, 0.5, 3.0)
+PROGRESSED = Progressed(NAME, 1, 2, 0.5, 3.0, 60.0)
 
 
 class Desk:
