@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tuners.engine.attention import attend
 from tuners.engine.cache import Cache
@@ -106,7 +107,7 @@ class Beside:
             filler = parts[0].new_zeros(parts[0].shape[0], own.fillers.shape[0], parts[0].shape[2])
             states = torch.cat([*parts, filler], 1).unbind()
             outputs |= zip(places, self._together([sides[place] for place in places], states, own, None), strict=True)
-        return torch.cat([outputs[place] for place in sorted(outputs)])
+        return torch.cat([_filled(outputs[place], layout, place) for place in sorted(outputs)])
 
     def _together(self, sides: Sequence[Side], states: Sequence[Tensor], layout: Layout, cache: Cache | None) -> Tensor:
         """[S, P, I]"""
@@ -160,3 +161,9 @@ class Beside:
 def content(example: AnyExample) -> _Key:
     """What the base reads of it."""
     return example.ids.tobytes(), b"" if example.types is None else example.types.tobytes()
+
+
+def _filled(own_PI: Tensor, layout: Layout, seat: int) -> Tensor:
+    """What a seat reads, which was computed in a layout of its own, as wide as its part of this one."""
+    (start, read), (_, end) = layout.read_spans[seat], layout.pooled_spans[seat]
+    return functional.pad(own_PI[: read - start], (0, 0, 0, end - read))

@@ -147,7 +147,7 @@ def _forward(
     pooled_PI = base.pooled(layout, trained, training=False)
     labels_k = torch.tensor([example.label for example in examples], dtype=torch.float64)
     for number, seat in enumerate(seats):
-        (low, high), (first, end) = layout.row_spans[number], layout.pooled_spans[number]
+        (low, high), (first, end) = layout.row_spans[number], layout.read_spans[number]
         if low == high:
             continue
         judged = seat.head.judge(layout, number, pooled_PI[first:end], labels_k[low:high].to(base.device))

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tuners.engine.gemm import back, linear, outer
 from tuners.engine.head import Judged
@@ -21,6 +22,11 @@ from tuners.engine.types import HeadSpec
 
 CHUNK_BYTES = 32 << 20
 """Of the logits that are there at once."""
+LOGITS = 3
+"""Times as much is there at once at most: the logits as they come, in float32, and as probabilities."""
+_GRID = 32
+"""Rows of a product with the output layer are a multiple of it. oneDNN keeps memory for each new shape, which comes to
+lie all over what a step frees: large tensors find no room there, and the process grows from step to step."""
 NAME = "lm_head.weight"
 
 
@@ -33,10 +39,12 @@ class _CrossEntropy(torch.autograd.Function):
         needs_x, needs_weight, _ = ctx.needs_input_grad
         gx_PI = torch.empty_like(x_PI) if needs_x and not needs_weight else None
         for rows in _chunks(x_PI.shape[0], weight_VI.shape[0]):
-            log_pV = _log_probabilities(x_PI[rows], weight_VI)
-            losses_P[rows] = -log_pV.gather(1, targets_P[rows, None])[:, 0]
+            count = rows.stop - rows.start
+            log_pV = _log_probabilities(_filled(x_PI[rows]), weight_VI)
+            losses_P[rows] = -log_pV[:count].gather(1, targets_P[rows, None])[:, 0]
             if gx_PI is not None:
-                gx_PI[rows] = back(_slope(log_pV, targets_P[rows]).to(x_PI.dtype), weight_VI)
+                slope_pV = _slope(log_pV, targets_P[rows]).to(x_PI.dtype)
+                gx_PI[rows] = back(slope_pV, weight_VI)[:count]
         ctx.save_for_backward(gx_PI, *((x_PI, weight_VI, targets_P) if needs_weight else ()))
         return losses_P
 
@@ -49,10 +57,11 @@ class _CrossEntropy(torch.autograd.Function):
         x_PI, weight_VI, targets_P = rest
         gx_PI, gw_VI = torch.empty_like(x_PI), torch.zeros_like(weight_VI)
         for rows in _chunks(x_PI.shape[0], weight_VI.shape[0]):
-            slope_pV = _slope(_log_probabilities(x_PI[rows], weight_VI), targets_P[rows]).mul_(g_P1[rows])
+            count, x_pI = rows.stop - rows.start, _filled(x_PI[rows])
+            slope_pV = _slope(_log_probabilities(x_pI, weight_VI), targets_P[rows]).mul_(_filled(g_P1[rows]))
             slope_pV = slope_pV.to(x_PI.dtype)
-            gx_PI[rows] = back(slope_pV, weight_VI)
-            gw_VI.add_(outer(slope_pV, x_PI[rows]))
+            gx_PI[rows] = back(slope_pV, weight_VI)[:count]
+            gw_VI.add_(outer(slope_pV, x_pI))
         return gx_PI, gw_VI, None
 
 
@@ -63,8 +72,13 @@ def cross_entropy(x_PI: Tensor, weight_VI: Tensor, targets_P: Tensor) -> Tensor:
 
 
 def _chunks(rows: int, words: int) -> Iterator[slice]:
-    size = max(1, CHUNK_BYTES // (4 * words))
+    size = max(_GRID, CHUNK_BYTES // (4 * words) // _GRID * _GRID)
     return (slice(start, min(rows, start + size)) for start in range(0, rows, size))
+
+
+def _filled(rows_pW: Tensor) -> Tensor:
+    """With rows of zeros up to a size on the grid: in a gradient they count for nothing."""
+    return functional.pad(rows_pW, (0, 0, 0, -len(rows_pW) % _GRID))
 
 
 def _log_probabilities(x_pI: Tensor, weight_VI: Tensor) -> Tensor:
@@ -111,7 +125,7 @@ class LanguageHead:
 
     def judge(self, layout: Layout, seat: int, pooled_PI: Tensor, labels_N: Tensor) -> Judged:  # noqa: ARG002
         """The losses of all tokens of the answers."""
-        low, high = layout.pooled_spans[seat]
+        low, high = layout.read_spans[seat]
         targets_P = layout.ids[0].index_select(0, layout.pooled[low:high] + 1)
         return Judged(cross_entropy(pooled_PI, self._weight().to(pooled_PI.dtype), targets_P), None)
 

@@ -77,9 +77,12 @@ class Layout:
     """[S] each seat's sequences."""
     pooled_spans: tuple[tuple[int, int], ...]
     """[S] each seat's pooled tokens."""
+    read_spans: tuple[tuple[int, int], ...]
+    """[S] those of them whose states are read; what is left of a seat's fills them up to a size on the grid."""
     pooled: Tensor
-    """int64 [P] the tokens whose states are read. Of a sequence that has a class or a value its first, or its last
-    where attention is causal; of one that has an answer the token before each of the answer's."""
+    """int64 [P] the tokens whose states are computed to the end, each once. Read is of a sequence that has a class or a
+    value its first, or its last where attention is causal; of one that has an answer the token before each of the
+    answer's."""
     places: Tensor
     """int64 [T] each token's place among the M; a filler's is one of its seat's."""
     fillers: Tensor
@@ -157,7 +160,9 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
     token_R, total = starts[sequence_R] + position_R, int(bounds[-1])
     buckets, place_R, sources = _buckets(lengths, starts, sequence_R, position_R, causal=causal, device=device)
     answers = np.repeat([rows.answers for rows in seats], np.diff(counts))
-    pooled, pooled_counts = _pooled(examples, lengths, starts, answers, causal=causal)
+    read, read_counts = _read(examples, lengths, starts, answers, causal=causal)
+    read_bounds = np.concatenate([[0], np.cumsum(read_counts)])[counts]
+    pooled, pooled_bounds = _on_the_grid(read, read_bounds, bounds) if answers.any() else (read, read_bounds)
     keys = None if seats[0].keys is None else np.concatenate([rows.keys for rows in seats if rows.keys is not None])
 
     def tensor(values: NDArray[np.int64]) -> Tensor:
@@ -177,7 +182,10 @@ def lay_out(seats: Sequence[Rows], *, causal: bool, first_position: int, device:
         types=tensor(by_token(_types(examples, lengths)))[None],
         token_spans=_spans(bounds),
         row_spans=_spans(counts),
-        pooled_spans=_spans(np.concatenate([[0], np.cumsum(pooled_counts)])[counts]),
+        pooled_spans=_spans(pooled_bounds),
+        read_spans=tuple(
+            zip(pooled_bounds[:-1].tolist(), (pooled_bounds[:-1] + np.diff(read_bounds)).tolist(), strict=True)
+        ),
         pooled=tensor(pooled),
         places=tensor(place_R[before]),
         fillers=tensor(_others(token_R, total)),
@@ -208,6 +216,7 @@ def lay_out_next(words: Sequence[int], positions: Tensor, bounds: NDArray[np.int
         token_spans=spans,
         row_spans=spans,
         pooled_spans=spans,
+        read_spans=spans,
         pooled=rows,
         places=rows,
         fillers=none,
@@ -241,7 +250,7 @@ def _spans(bounds: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     return tuple(pairwise(bounds.tolist()))
 
 
-def _pooled(
+def _read(
     examples: Sequence[AnyExample],
     lengths: NDArray[np.int64],
     starts: NDArray[np.int64],
@@ -256,6 +265,25 @@ def _pooled(
         first, count = np.where(answers_N, prompts - 1, first), np.where(answers_N, lengths - prompts, count)
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return np.repeat(starts + first, count) + within, count
+
+
+def _on_the_grid(
+    read: NDArray[np.int64], read_bounds: NDArray[np.int64], bounds: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[P] the tokens that are read, each seat's followed by others of its own, as far as it has any; and the seats'
+    bounds among them. Of what comes out for the others nothing is read, so no gradient goes back through it.
+    """
+    sizes = np.diff(read_bounds)
+    wanted = np.array([_on_grid(int(size), _SEAT_STEPS) if size else 0 for size in sizes])
+    last = np.flatnonzero(sizes)[-1]
+    wanted[last] += _on_grid(int(wanted.sum()), _TOTAL_STEPS) - wanted.sum()
+    parts = []
+    for seat, (low, high) in enumerate(pairwise(read_bounds.tolist())):
+        own = read[low:high]
+        others = bounds[seat] + _others(own - bounds[seat], int(bounds[seat + 1] - bounds[seat]))
+        parts += [own, others[: wanted[seat] - len(own)]]
+    grown = [len(own) + len(others) for own, others in zip(parts[::2], parts[1::2], strict=True)]
+    return np.concatenate(parts), np.cumsum([0, *grown])
 
 
 def _types(examples: Sequence[AnyExample], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -264,7 +264,7 @@ class Pack:
         pooled_PI = base.pooled(layout, self._trained_by(names), training=True)
         losses = []
         for place, (name, first, end) in enumerate(parts):
-            batch, (low, high) = batches[name], layout.pooled_spans[place]
+            batch, (low, high) = batches[name], layout.read_spans[place]
             labels = batch.labels[first:end].to(base.device)
             judged = self._seats[name].head.judge(layout, place, pooled_PI[low:high], labels)
             losses.append(judged.losses.sum() / batch.weight)

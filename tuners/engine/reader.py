@@ -85,7 +85,7 @@ class Reader:
             layout = self.base.laid_out(rows)
             pooled_PI = self.base.pooled(layout, self._trained_by(names), training=False)
             for place, name in enumerate(names):
-                low, high = layout.pooled_spans[place]
+                low, high = layout.read_spans[place]
                 head = heads[place]
                 if low < high and isinstance(head, Head):
                     found[name][batch[place]] = head.logits(pooled_PI[low:high], None).float().cpu().numpy()

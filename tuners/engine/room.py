@@ -10,6 +10,7 @@ import torch
 
 from tuners.engine.base import Base
 from tuners.engine.estimate import Footprint, Foresight, Load, counting_kept, step_tokens
+from tuners.engine.language import CHUNK_BYTES, LOGITS
 from tuners.engine.layout import Layout, training_rows
 from tuners.engine.plain_attention import SHORT
 from tuners.engine.seat import Seat
@@ -29,7 +30,8 @@ class Room:
         affordable = max(PROBE_TOKENS, ACTIVATIONS // base.activation_bytes)
         self._most = max_tokens or min(MOST_TOKENS[base.device.type], affordable)
         self._fits = self._most
-        self._foresight = Foresight(base.device, more=base.spec.kept_bytes)
+        logits = LOGITS * CHUNK_BYTES if base.spec.language else 0
+        self._foresight = Foresight(base.device, more=base.spec.kept_bytes + logits)
         self._loads: dict[str, Load] = {}
         self._specs: dict[str, SeatSpec] = {}
         self._measured: dict[str, float] = {}

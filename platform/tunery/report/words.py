@@ -61,8 +61,10 @@ def short_names(paths: tuple[str, ...]) -> dict[str, str]:
 
 
 def rate(per_second: float | None) -> str:
-    """Examples a second; empty before they are known."""
-    return f"{per_second:,.0f}" if per_second is not None else ""
+    """Examples a second, in two digits at least; empty before they are known."""
+    if per_second is None:
+        return ""
+    return f"{per_second:,.0f}" if per_second >= 9.5 else f"{per_second:.2g}"
 
 
 def duration(seconds: float) -> str:

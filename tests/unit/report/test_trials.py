@@ -118,6 +118,13 @@ def test_durations(seconds: float, said: str) -> None:
     assert words.duration(seconds) == said
 
 
+@pytest.mark.parametrize(
+    ("per_second", "said"), [(None, ""), (1234.0, "1,234"), (12.4, "12"), (9.6, "10"), (9.4, "9.4"), (0.326, "0.33")]
+)
+def test_rates_of_slow_work_are_not_nothing(per_second: float | None, said: str) -> None:
+    assert words.rate(per_second) == said
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (61, "1 min"), (7300, "2 h"), (200_000, "2 d")])
 def test_ago(seconds: float, said: str) -> None:
     assert words.ago(seconds) == f"{said} ago"

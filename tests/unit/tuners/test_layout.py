@@ -113,3 +113,33 @@ def test_token_types_are_zero_where_an_example_has_none() -> None:
     pair = [Example(np.ones(3, np.int32), given_types, 0.0), Example(np.ones(2, np.int32), None, 0.0)]
     layout = lay_out([Rows(pair, None)], causal=False, first_position=0, device=CPU)
     assert layout.types[0, :5].tolist() == [0, 1, 1, 0, 0]
+
+
+def answered(length: int, *, first: int) -> Example:
+    """Its second half is the answer."""
+    return Example(np.arange(first, first + length, dtype=np.int32), None, float(-(-length // 2)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.integers(2, 40), max_size=6), min_size=1, max_size=4).filter(any))
+def test_what_is_computed_to_the_end_has_few_sizes_and_what_is_read_of_it_is_the_answers(
+    seats: list[list[int]],
+) -> None:
+    batch = [
+        Rows([answered(n, first=100 * row) for row, n in enumerate(lengths)], None, answers=True) for lengths in seats
+    ]
+    layout = lay_out(batch, causal=True, first_position=0, device=torch.device("cpu"))
+    pooled = layout.pooled.tolist()
+    assert len(set(pooled)) == len(pooled), "a token that were there twice would have its gradient twice"
+    before = 0
+    for rows, (start, end), (low, high), (read, stop) in zip(
+        batch, layout.token_spans, layout.pooled_spans, layout.read_spans, strict=True
+    ):
+        assert (low, read) == (before, before)
+        before = high
+        assert all(start <= token < end for token in pooled[low:high])
+        meant = [word for each in rows.examples for word in each.ids[int(each.label) - 1 : -1].tolist()]
+        assert layout.ids[0, pooled[low:stop]].tolist() == meant
+        unread = (end - start) - (stop - low)
+        assert (high - low) % 16 == 0 or high - stop == unread, "on the grid, as far as there are tokens"
+    assert before == len(pooled)
