@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tunery.errors import MissingExtraError, ProfileError
+from tunery.k8s import quotas
 from tunery.kube import Image, Kubernetes
 
 Object = dict[str, Any]
@@ -52,11 +53,17 @@ def overlay(settings: Kubernetes) -> Path:
 def render(settings: Kubernetes, *, with_job: bool = False) -> list[Object]:
     """The objects, in the order in which they are to be applied; `with_job`: with the RayJob that a sweep is sent as.
 
-    MissingExtraError where kubectl is not there; ProfileError where kustomize refuses.
+    MissingExtraError where kubectl is not there; ProfileError where kustomize refuses, or a sweep's job would ask for
+    more than its queue or the namespace ever gives.
     """
     objects = _rendered(settings, settings.components)
     if with_job and not any(each["kind"] == "RayJob" for each in objects):
         objects = _rendered(settings, (*settings.components, "job"))
+    if more := quotas.beyond(objects):
+        raise ProfileError(
+            f"{'; '.join(more)}: no sweep would ever start. Name fewer gpus in the profile, or raise the quota in an "
+            "overlay of your own: docs/kubernetes.md shows one under Sizing"
+        )
     return objects
 
 
