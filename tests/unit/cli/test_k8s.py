@@ -18,9 +18,11 @@ from tests.unit.cli.on_kubernetes import Rendered, document
 from tunery.cli.app import run
 from tunery.client import _rayjob
 from tunery.errors import MissingExtraError, ProfileError
+from tunery.home import Home
 from tunery.k8s import needs, render
 from tunery.kube import Image, Kubernetes
 from tunery.parcel import Parcel
+from tunery.profile import load_profile
 
 DIGEST = "sha256:" + 64 * "a"
 VALUES = Kubernetes(
@@ -83,6 +85,36 @@ def test_what_a_sweep_is_sent_as_keeps_the_rules_and_the_schema(
         assert list(rule(whole)) == [], rule.__name__
     if schemas.FOLDER.is_dir():
         assert schemas.mistakes(made) == []
+
+
+def test_checkpoints_go_to_the_profiles_store(
+    rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Kubernetes(store="s3://bucket/runs", s3_endpoint="https://s3.example.org")
+    objects = rendered(settings)
+    for rule in RULES:
+        assert list(rule(objects)) == [], rule.__name__
+    assert needs.secrets(objects)["store"] == {"credentials"}
+    assert "store" not in needs.secrets(rendered(Kubernetes()))
+    (config,) = (each for each in objects if (each["kind"], each["metadata"]["name"]) == ("ConfigMap", "tunery"))
+    (tmp_path / "config.toml").write_text(config["data"]["config.toml"])
+    monkeypatch.setenv("TUNERY_CONFIG", str(tmp_path / "config.toml"))
+    found = load_profile("cluster", Home(tmp_path))
+    assert (found.store, found.s3.endpoint) == ("s3://bucket/runs", "https://s3.example.org")
+    assert found.secrets.keys() == {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD"}
+
+
+def test_a_store_that_the_pods_have_already_is_not_said_twice(tmp_path: Path) -> None:
+    base = render.shipped().resolve()
+    (tmp_path / "config.toml").write_text('[profiles.cluster]\nstore = "s3://theirs/runs"\n')
+    config = {"name": "tunery", "namespace": "tunery", "behavior": "merge", "files": ["config.toml"]}
+    content = {
+        "resources": [os.path.relpath(base / "overlays" / "gpu-kueue", tmp_path.resolve())],
+        "configMapGenerator": [{**config, "options": {"disableNameSuffixHash": True}}],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ProfileError, match="name the store there, and not in the profile"):
+        render.render(Kubernetes(overlay=str(tmp_path), store="s3://bucket/runs"))
 
 
 def test_an_overlay_of_ones_own(tmp_path: Path) -> None:
