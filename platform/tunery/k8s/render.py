@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -96,10 +97,19 @@ def _rendered(settings: Kubernetes, components: Sequence[str]) -> list[Object]:
         _write(outer, {"resources": ["../inner"], "patches": list(_outer_patches(settings))})
         text = _kustomize(outer)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
-    objects = [each for each in yaml.load_all(text, loader) if each]
+    objects = [_asking_for(settings.namespace, each) for each in yaml.load_all(text, loader) if each]
     if settings.store is not None:
         _keep_checkpoints(objects, settings.store, settings)
     return objects
+
+
+def _asking_for(namespace: str, thing: Object) -> Object:
+    """Alerts and dashboards ask for metrics of the namespace, which kustomize does not see within their expressions."""
+    if thing["kind"] != "PrometheusRule" and "grafana_dashboard" not in thing["metadata"].get("labels", {}):
+        return thing
+    text = re.sub(rf'(namespace=\\+"){OWN_NAMESPACE}(\\+")', rf"\g<1>{namespace}\2", json.dumps(thing))
+    found: Object = json.loads(text)
+    return found
 
 
 def _keep_checkpoints(objects: Sequence[Object], store: str, settings: Kubernetes) -> None:

@@ -117,6 +117,19 @@ def test_a_store_that_the_pods_have_already_is_not_said_twice(tmp_path: Path) ->
         render.render(Kubernetes(overlay=str(tmp_path), store="s3://bucket/runs"))
 
 
+def test_alerts_and_the_dashboard_ask_for_the_metrics_of_the_namespace(rendered: Rendered) -> None:
+    asking = [
+        each
+        for each in rendered(VALUES)
+        if each["kind"] == "PrometheusRule" or each["metadata"]["name"] == "tunery-dashboard"
+    ]
+    assert len(asking) == 2
+    for each in asking:
+        text = json.dumps(each).replace("\\", "")
+        assert 'namespace="team-a"' in text
+        assert 'namespace="tunery"' not in text
+
+
 def test_an_overlay_of_ones_own(tmp_path: Path) -> None:
     at = "/spec/rayClusterSpec/workerGroupSpecs/1/template/spec/nodeSelector/spot"
     content = {
