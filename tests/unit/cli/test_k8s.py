@@ -156,7 +156,7 @@ def test_an_overlay_of_ones_own(tmp_path: Path) -> None:
             "^a sweep takes 5 nvidia.com/gpu, and ClusterQueue/tunery has 4: no sweep would ever start. "
             "Name fewer gpus in the profile, or raise the quota in an overlay of your own",
         ),
-        (Kubernetes(gpus=9), "takes 76.75 cpu, .* takes 9 nvidia.com/gpu, and ResourceQuota/tunery in requests has 8"),
+        (Kubernetes(gpus=9), "takes 78 cpu, .* takes 9 nvidia.com/gpu, and ResourceQuota/tunery in requests has 8"),
     ],
 )
 def test_a_mistake_in_the_profile_is_named(settings: Kubernetes, message: str) -> None:
