@@ -23,7 +23,7 @@ PASSED_OVER = {
 }
 """Check -> why it does not hold here."""
 
-BROKEN = {
+BROKEN: dict[str, tuple[str, Callable[[Any], object]]] = {
     "privileged": ("CKV_K8S_16", lambda spec: spec["containers"][0]["securityContext"].update(privileged=True)),
     "escalates": ("CKV_K8S_20", lambda spec: spec["containers"][0]["securityContext"].pop("allowPrivilegeEscalation")),
     "as-root": ("CKV_K8S_23", lambda spec: spec["securityContext"].update(runAsNonRoot=False, runAsUser=0)),

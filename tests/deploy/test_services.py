@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from tests.servers import PATIENCE_S, free_ports
 from tunery.here import postgres
 
 Places = Callable[[str], list[Manifest]]
+Words = list[str | Path]
 PASSWORDS = {"postgres": "of-the-superuser", "mlflow": "of-mlflow's tables", "optuna": "of-optuna's"}
 FILES = {"postgres-password": PASSWORDS["mlflow"], "admin-password": "of-the-first-admin", "session-key": "s" * 64}
 ADMIN = ("admin", FILES["admin-password"])
@@ -87,18 +89,18 @@ def machine(gpu: Mapping[str, Manifest]) -> Iterator[Machine]:
 @contextlib.contextmanager
 def _database(machine: Machine, programs: Path, user: str | None) -> Iterator[None]:
     data, log = machine.folder / "database" / "data", machine.folder / "postgres.log"
-    as_user = {"user": user, "group": user, "extra_groups": ()} if user else {}
+    as_user: dict[str, Any] = {"user": user, "group": user, "extra_groups": ()} if user else {}
     password = machine.folder / "passwords" / "postgres"
-    command = [programs / "initdb", "-D", data, "-U", "postgres", "-E", "UTF8", "--auth=scram-sha-256"]
-    subprocess.run([*command, f"--pwfile={password}"], check=True, capture_output=True, cwd="/", **as_user)  # type: ignore[call-overload]
+    at: Words = ["-h", "127.0.0.1", "-p", str(machine.database), "-U", "postgres"]
+    laid_out: Words = [programs / "initdb", "-D", data, "-U", "postgres", "-E", "UTF8", "--auth=scram-sha-256"]
+    subprocess.run([*laid_out, f"--pwfile={password}"], check=True, capture_output=True, cwd="/", **as_user)
     options = {"listen_addresses": "127.0.0.1", "port": machine.database, "unix_socket_directories": ""}
-    command = [programs / "postgres", "-D", data, *(w for k, v in options.items() for w in ("-c", f"{k}={v}"))]
+    serving: Words = [programs / "postgres", "-D", data, *(w for k, v in options.items() for w in ("-c", f"{k}={v}"))]
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd="/", **as_user)  # type: ignore[call-overload]
+        process = subprocess.Popen(serving, stdout=file, stderr=file, cwd="/", **as_user)
     try:
-        at = ["-h", "127.0.0.1", "-p", str(machine.database), "-U", "postgres"]
         _until(lambda: subprocess.run([programs / "pg_isready", "-q", *at], check=False).returncode == 0, log)
-        command = [programs / "psql", *at, "-v", "ON_ERROR_STOP=1", "-f", machine.folder / "init.sql"]
+        command: Words = [programs / "psql", *at, "-v", "ON_ERROR_STOP=1", "-f", machine.folder / "init.sql"]
         done = subprocess.run(
             command, capture_output=True, text=True, env=os.environ | {"PGPASSWORD": PASSWORDS["postgres"]}
         )

@@ -177,7 +177,7 @@ def _unwell(capsys: pytest.CaptureFixture[str], *, code: int) -> list[dict[str, 
 def test_mlflow_that_does_not_answer_is_told(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_http.time, "sleep", lambda _: None)
+    monkeypatch.setattr(_http, "FIRST_WAITS_S", ())
     (port,) = free_ports(1)
     file = tmp_path / "config.toml"
     file.write_text(re.sub(r"tracking_uri = .*", f'tracking_uri = "http://127.0.0.1:{port}"', file.read_text()))
