@@ -58,8 +58,11 @@ class Kubernetes(BaseModel):
     """Of the volume that all nodes write to (ReadWriteMany); None: the cluster's default."""
     artifacts: str | None = None
     """s3://BUCKET[/PREFIX], where MLflow keeps artifacts; None: as the overlay says."""
+    store: str | None = None
+    """s3://BUCKET[/PREFIX], where runs keep their checkpoints; None: as the profile of the pods says, which is on the
+    volume that all nodes write to."""
     s3_endpoint: str | None = None
-    """URL of an object store that is not Amazon's."""
+    """URL of an object store that is not Amazon's, for both."""
     hosts: Sequence[str] = ()
     """Names, with the port where there is one, under which a proxy offers MLflow."""
     gpus: int | None = Field(None, ge=1)
@@ -79,7 +82,7 @@ class Kubernetes(BaseModel):
                 raise ValueError(f"expected a name or an address, and perhaps a port, got {host!r}")
         return hosts
 
-    @field_validator("artifacts")
+    @field_validator("artifacts", "store")
     @classmethod
     def _is_a_bucket(cls, text: str | None) -> str | None:
         if text is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[^\s?#@]*)?", text):
@@ -95,6 +98,6 @@ class Kubernetes(BaseModel):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Kubernetes:
-        if self.s3_endpoint is not None and self.artifacts is None:
-            raise ValueError("s3_endpoint: goes with artifacts, s3://BUCKET[/PREFIX]")
+        if self.s3_endpoint is not None and self.artifacts is None and self.store is None:
+            raise ValueError("s3_endpoint: goes with artifacts or store, s3://BUCKET[/PREFIX]")
         return self

@@ -16,16 +16,27 @@ from tests.deploy.conftest import K8S, ROOT
 from tests.deploy.manifests import Manifest, of_kind
 
 FOLDERS = [K8S / "components" / "monitoring", K8S / "components" / "monitoring-serve"]
-# As their own documentation and sources name them: KubeRay 1.7's operator, and dcgm-exporter's default counters.
-OTHERS = {"kuberay_cluster_condition_provisioned", "kuberay_job_deployment_status", "DCGM_FI_DEV_XID_ERRORS"}
+# As their own documentation and sources name them: KubeRay 1.7's operator, dcgm-exporter's default counters, Kueue, and
+# kube-state-metrics.
+OTHERS = {
+    "kuberay_cluster_condition_provisioned", "kuberay_job_deployment_status", "DCGM_FI_DEV_XID_ERRORS",
+    "kueue_pending_workloads", "kube_deployment_status_replicas_available", "kube_statefulset_status_replicas_ready",
+}  # fmt: skip
 SUFFIXES = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_sum", "_count"]}
 
 
 def test_every_metric_is_one_that_there_is() -> None:
-    known = {*_ray_metrics(), *_own_metrics(), *OTHERS}
+    known = {*_ray_metrics(), *_own_metrics(), *_gauges_of_a_run(), *OTHERS}
     asked = {metric for expression in _expressions() for metric in _metrics(expression)}
     assert len(asked) > 15
     assert asked - known == set()
+
+
+def test_what_a_run_tells_of_itself_is_on_the_dashboard() -> None:
+    asked = {metric for expression in _expressions() for metric in _metrics(expression)}
+    gauges = _gauges_of_a_run()
+    assert gauges
+    assert gauges - asked == set()
 
 
 def test_a_metric_that_is_not_there_is_found() -> None:
@@ -78,10 +89,24 @@ def _ray_metrics() -> set[str]:
 
 def _own_metrics() -> set[str]:
     """What the server declares, with the endings that the client library gives them."""
-    tree = ast.parse((ROOT / "platform" / "tunery" / "serving" / "front.py").read_text())
-    found: set[str] = set()
-    for node in ast.walk(tree):
+    return {
+        f"{metric}{suffix}"
+        for kind, metric in _declared(ROOT / "platform" / "tunery" / "serving" / "front.py")
+        for suffix in SUFFIXES.get(kind, ())
+    }
+
+
+def _gauges_of_a_run() -> set[str]:
+    """What a run declares, as Ray's port names it."""
+    declared = _declared(ROOT / "platform" / "tunery" / "cluster" / "gauges.py")
+    return {f"ray_{metric}" for kind, metric in declared if kind == "Gauge"}
+
+
+def _declared(file: Path) -> Iterator[tuple[str, str]]:
+    """The kind and the name of each metric that a module makes."""
+    for node in ast.walk(ast.parse(file.read_text())):
         match node:
-            case ast.Call(func=ast.Attribute(attr=kind), args=[ast.Constant(value=str(metric)), *_]):
-                found |= {f"{metric}{suffix}" for suffix in SUFFIXES.get(kind, ())}
-    return found
+            case ast.Call(
+                func=ast.Attribute(attr=kind) | ast.Name(id=kind), args=[ast.Constant(value=str(metric)), *_]
+            ):
+                yield kind, metric

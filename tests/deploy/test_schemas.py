@@ -12,26 +12,21 @@ from tests.deploy import schemas
 from tests.deploy.conftest import PLACES
 from tests.deploy.manifests import Manifest, name, of_kind
 
-KUBERNETES = "1.37"
-RAY = ("RayCluster", "RayJob")
-# Of others' custom resources; their schemas are not at hand. A kind that is added is validated or named here.
-UNCHECKED = {"ResourceFlavor", "ClusterQueue", "LocalQueue", "PodMonitor", "PrometheusRule"}
-
-needs_schemas = pytest.mark.skipif(not schemas.FOLDER.is_dir(), reason=f"no KubeRay schemas in {schemas.FOLDER}")
+needs_schemas = pytest.mark.skipif(not schemas.FOLDER.is_dir(), reason=schemas.MISSING)
 Places = Callable[[str], list[Manifest]]
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_core_kinds_are_valid(place: str, places: Places) -> None:
     for manifest in places(place):
-        if manifest["kind"] not in {*RAY, *UNCHECKED}:
-            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        if manifest["kind"] not in schemas.RAY:
+            assert schemas.of_any(manifest) == []
 
 
 @needs_schemas
 @pytest.mark.parametrize("place", PLACES)
 def test_ray_kinds_are_valid(place: str, places: Places) -> None:
-    for manifest in of_kind(places(place), *RAY):
+    for manifest in of_kind(places(place), *schemas.RAY):
         assert schemas.mistakes(manifest) == []
 
 
@@ -45,7 +40,7 @@ def test_a_typo_in_a_core_kind_is_found(places: Places) -> None:
     (deployment,) = (each for each in places("dev") if name(each) == "Deployment/mlflow")
     deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
     with pytest.raises(kubernetes_validate.ValidationError, match="imagePullPolice"):
-        kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
+        kubernetes_validate.validate(deployment, schemas.KUBERNETES, strict=True)
 
 
 @needs_schemas

@@ -178,7 +178,7 @@ class ApiServer:
         with self.changed:
             known = self.objects.get(key)
             if not dry:  # the namespace of a trial may be one of it
-                self._check(key, content)
+                self._check_namespace(key)
             fields = {".".join(path): value for path, value in leaves(content)}
             owners: dict[str, str] = dict(known["metadata"].get("_owners", {})) if known else {}
             there = {".".join(path): value for path, value in leaves(known)} if known else {}
@@ -193,6 +193,10 @@ class ApiServer:
             made = merged(known, content) if known else copy.deepcopy(content)
             for path in [path for path, owner in owners.items() if owner == manager and path not in fields]:
                 _drop(made, path.split("."))
+            if mistakes := self._mistakes(made):
+                # Of a field that is not there: no reason, and the code of a server that has failed (kubernetes#139253).
+                what = f"{key[1]}/{key[2]}; {content['apiVersion']}, Kind={content['kind']}"
+                raise FailureError(500, "", f"failed to create typed patch object ({what}): {mistakes}")
             made["metadata"]["_owners"] = {**owners, **dict.fromkeys(fields, manager)}
             if dry or made == known:
                 return made
@@ -222,12 +226,18 @@ class ApiServer:
                 if key[0] == kind and (not namespace or key[1] == namespace) and has_labels(found, labels)
             ]
 
-    def _check(self, key: Key, content: Object) -> None:
+    def _check_namespace(self, key: Key) -> None:
         if key[1] and not any(at == ("/api/v1/namespaces", "", key[1]) for at in self.objects):
             raise FailureError(404, "NotFound", f'namespaces "{key[1]}" not found', name=key[1], kind="namespaces")
+
+    def _check(self, key: Key, content: Object) -> None:
+        self._check_namespace(key)
+        if mistakes := self._mistakes(content):
+            raise FailureError(422, "Invalid", f'{content["kind"]} "{key[2]}" is invalid: {mistakes}')
+
+    def _mistakes(self, content: Object) -> str:
         plain = {**content, "metadata": {k: v for k, v in content["metadata"].items() if k != "_owners"}}
-        if mistakes := self.mistakes(plain):
-            raise FailureError(422, "Invalid", f'{content["kind"]} "{key[2]}" is invalid: {"; ".join(mistakes)[:500]}')
+        return "; ".join(self.mistakes(plain))[:500]
 
 
 def merged(before: Any, change: Any) -> Any:

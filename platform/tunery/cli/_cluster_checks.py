@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunery.cli._checks import Check, store
+from tunery.cli._checks import Check
+from tunery.client._tracked import Tracked
 from tunery.errors import ProfileError, TuneryError
-from tunery.k8s import access, needs
+from tunery.k8s import access, needs, quotas
 from tunery.k8s.api import ApiServer, RefusedError
 from tunery.k8s.render import Object, render
 from tunery.profile import Profile
@@ -50,7 +51,7 @@ def all_checks(profile: Profile) -> Iterator[Check]:
         looks.insert(3, ("queue", lambda: queue(server, objects, settings.namespace)))
     for name, look in looks:
         yield _looked(name, look)
-    yield store("tracking (MLflow)", profile.tracking_uri)
+    yield tracking(profile)
 
 
 def _looked(name: str, look: Callable[[], Check]) -> Check:
@@ -131,17 +132,31 @@ def queue(server: ApiServer, objects: list[Object], namespace: str) -> Check:
     found = server.find(f"/apis/{KUEUE}/namespaces/{namespace}/localqueues/{wanted}")
     if found is None:
         return Check("queue", ok=False, detail=f"LocalQueue {wanted} is not there", todo="platform k8s apply")
-    if problem := needs.not_true(found, "Active"):
-        return Check("queue", ok=False, detail=f"LocalQueue {wanted}: {problem}", todo="look at its ClusterQueue")
-    return Check("queue", ok=True, detail=f"LocalQueue {wanted}")
+    behind = found["spec"]["clusterQueue"]
+    whole = server.find(f"/apis/{KUEUE}/clusterqueues/{behind}")
+    detail = f"LocalQueue {wanted}, ClusterQueue {behind}"
+    if whole is None:
+        todo = "platform k8s apply, or have whoever runs the cluster make it"
+        return Check("queue", ok=False, detail=f"{detail}, which is not there", todo=todo)
+    # The one behind it knows why, where both are closed.
+    for each in (whole, found):
+        if problem := needs.not_true(each, "Active"):
+            todo = f"kubectl describe clusterqueue {behind}, and kubectl -n {namespace} describe localqueue {wanted}"
+            return Check("queue", ok=False, detail=f"{each['kind']} {each['metadata']['name']}: {problem}", todo=todo)
+    # Where several teams have queues, the overlay brings none whose quota could be looked at before.
+    jobs = [each for each in objects if each["kind"] == "RayJob"]
+    if more := [told for job in jobs for told in quotas.beyond_queue(job, whole)]:
+        todo = "lower gpus in the profile, or raise the queue's quota"
+        return Check("queue", ok=False, detail="; ".join(more), todo=todo)
+    return Check("queue", ok=True, detail=detail)
 
 
 def gpus(server: ApiServer, objects: list[Object]) -> Check:
     """Nodes offer as many as a sweep takes."""
     nodes = server.ask("GET", "/api/v1/nodes")["items"]
-    there, on = needs.gpus_of(nodes)
+    there, on = needs.gpus_of(nodes, objects)
     most = needs.gpus_asked(objects)
-    detail = f"{there} on {on} of {len(nodes)} nodes; a sweep takes up to {most}"
+    detail = f"{there} on {on} of {len(nodes)} nodes, by their labels; a sweep takes up to {most}"
     if there >= most:
         return Check("GPUs", ok=True, detail=detail)
     todo = (
@@ -194,3 +209,14 @@ def services(server: ApiServer, objects: list[Object]) -> Check:
         todo = "platform k8s apply, then kubectl get pods and kubectl describe of the pod that waits"
         return Check("services", ok=False, detail="; ".join(down), todo=todo)
     return Check("services", ok=True, detail="every Deployment and StatefulSet has a pod that is ready")
+
+
+def tracking(profile: Profile) -> Check:
+    """MLflow answers this machine as it will answer the client: with the profile's CA, and its user."""
+    name = "tracking (MLflow)"
+    try:
+        Tracked.of(profile, profile.environment()).entries("doctor")
+    except TuneryError as error:
+        todo = "see that it runs (services, above), and to the profile's tracking_uri, ca and secrets"
+        return Check(name, ok=False, detail=str(error), todo=todo, exit_code=error.exit_code)
+    return Check(name, ok=True, detail=profile.tracking_uri)

@@ -34,6 +34,9 @@ TIMEOUT_S = (5.0, 60.0)
 LONGEST_WAIT_S = 60.0
 """Of a server that says itself when to come again."""
 
+_NO_SUCH_FIELD = "failed to create typed patch object"
+"""How an applied object with a field that its schema does not have is refused, with HTTP 500."""
+
 _Found = TypeVar("_Found")
 
 
@@ -196,7 +199,7 @@ class ApiServer:
                 ) from error
             case 404 | 409 | 410 | 422:
                 raise RefusedError(status, said) from error
-            case 429 | 500 | 502 | 503 | 504:
+            case 429 | 500 | 502 | 503 | 504 if not message.startswith(_NO_SUCH_FIELD):
                 return error
             case _:
                 raise InputError(

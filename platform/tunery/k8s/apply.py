@@ -42,7 +42,7 @@ def apply(
         except RefusedError as refused:
             clashes = refused.reason == "Conflict"
             (conflicts if clashes else others).append(f"{name(each)}: {_told(each, refused)}")
-        except _UnknownError as error:
+        except (_UnknownError, InputError) as error:
             others.append(f"{name(each)}: {error}")
     if others:
         raise InputError("not applied:\n" + "\n".join([*others, *conflicts]))

@@ -76,10 +76,19 @@ def gpus_asked(objects: Sequence[Object]) -> int:
     return total
 
 
-def gpus_of(nodes: Sequence[Object]) -> tuple[int, int]:
-    """GPUs that nodes offer, and the number of nodes that do."""
-    offered = [int(node.get("status", {}).get("allocatable", {}).get(GPU, 0)) for node in nodes]
+def gpus_of(nodes: Sequence[Object], objects: Sequence[Object]) -> tuple[int, int]:
+    """GPUs of the nodes that a sweep's GPU workers may be put on, and the number of those nodes."""
+    wanted = [pod.get("nodeSelector", {}) for pod in pods(objects) if _has_gpu(pod)]
+    offered = [
+        int(node.get("status", {}).get("allocatable", {}).get(GPU, 0))
+        for node in nodes
+        if any(labels.items() <= node["metadata"].get("labels", {}).items() for labels in wanted)
+    ]
     return sum(offered), sum(count > 0 for count in offered)
+
+
+def _has_gpu(pod: Mapping[str, Any]) -> bool:
+    return any(GPU in each.get("resources", {}).get("limits", {}) for each in pod["containers"])
 
 
 def classes_missing(objects: Sequence[Object], classes: Sequence[Object]) -> list[str]:

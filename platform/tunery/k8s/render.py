@@ -6,10 +6,13 @@ kustomization over the overlay, in two layers: patches that follow a namespace m
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import yaml
 
 from tunery.errors import MissingExtraError, ProfileError
+from tunery.k8s import needs, quotas
 from tunery.kube import Image, Kubernetes
 
 Object = dict[str, Any]
@@ -24,6 +28,10 @@ OWN_NAMESPACE = "tunery"
 """The one that the manifests are written for."""
 TIMEOUT_S = 120.0
 _MLFLOW_PORT = 5000
+_PODS_CONFIG = "tunery"
+"""The ConfigMap with the profiles of the pods."""
+_PODS_PROFILE = "[profiles.cluster]"
+_STORE_SECRET = "store"
 
 
 def shipped() -> Path:
@@ -52,11 +60,17 @@ def overlay(settings: Kubernetes) -> Path:
 def render(settings: Kubernetes, *, with_job: bool = False) -> list[Object]:
     """The objects, in the order in which they are to be applied; `with_job`: with the RayJob that a sweep is sent as.
 
-    MissingExtraError where kubectl is not there; ProfileError where kustomize refuses.
+    MissingExtraError where kubectl is not there; ProfileError where kustomize refuses, or a sweep's job would ask for
+    more than its queue or the namespace ever gives.
     """
     objects = _rendered(settings, settings.components)
     if with_job and not any(each["kind"] == "RayJob" for each in objects):
         objects = _rendered(settings, (*settings.components, "job"))
+    if more := quotas.beyond(objects):
+        raise ProfileError(
+            f"{'; '.join(more)}: no sweep would ever start. Name fewer gpus in the profile, or raise the quota in an "
+            "overlay of your own: docs/kubernetes.md shows one under Sizing"
+        )
     return objects
 
 
@@ -83,7 +97,43 @@ def _rendered(settings: Kubernetes, components: Sequence[str]) -> list[Object]:
         _write(outer, {"resources": ["../inner"], "patches": list(_outer_patches(settings))})
         text = _kustomize(outer)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
-    return [each for each in yaml.load_all(text, loader) if each]
+    objects = [_asking_for(settings.namespace, each) for each in yaml.load_all(text, loader) if each]
+    if settings.store is not None:
+        _keep_checkpoints(objects, settings.store, settings)
+    return objects
+
+
+def _asking_for(namespace: str, thing: Object) -> Object:
+    """Alerts and dashboards ask for metrics of the namespace, which kustomize does not see within their expressions."""
+    if thing["kind"] != "PrometheusRule" and "grafana_dashboard" not in thing["metadata"].get("labels", {}):
+        return thing
+    text = re.sub(rf'(namespace=\\+"){OWN_NAMESPACE}(\\+")', rf"\g<1>{namespace}\2", json.dumps(thing))
+    found: Object = json.loads(text)
+    return found
+
+
+def _keep_checkpoints(objects: Sequence[Object], store: str, settings: Kubernetes) -> None:
+    """The profile of Ray's pods names the store, and the secret with its key is no longer one that may be left out."""
+    for each in objects:
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"] == _PODS_CONFIG:
+            each["data"]["config.toml"] = _stored(each["data"]["config.toml"], store, settings)
+    for pod in needs.pods(objects):
+        for volume in pod.get("volumes", ()):
+            for source in volume.get("projected", {}).get("sources", ()):
+                if source.get("secret", {}).get("name") == _STORE_SECRET:
+                    source["secret"].pop("optional", None)
+
+
+def _stored(text: str, store: str, settings: Kubernetes) -> str:
+    """The pods' config.toml with the store in it."""
+    header, there = f"{_PODS_PROFILE}\n", tomllib.loads(text).get("profiles", {}).get("cluster", {})
+    if text.count(header) != 1 or {"store", "s3"} & {*there}:
+        raise ProfileError(
+            f"overlay {settings.overlay!r}: the config.toml of its pods cannot take the store of the profile: expected "
+            f"{_PODS_PROFILE} once, with no store and no s3 of its own; name the store there, and not in the profile"
+        )
+    endpoint = f"s3 = {{endpoint = {json.dumps(settings.s3_endpoint)}}}\n" if settings.s3_endpoint else ""
+    return text.replace(header, f"{header}store = {json.dumps(store)}\n{endpoint}")
 
 
 def _write(folder: Path, content: Object) -> None:

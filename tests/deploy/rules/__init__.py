@@ -17,6 +17,7 @@ RULES: tuple[Rule, ...] = (
     kuberay.gpu_groups,
     kuberay.jobs,
     kuberay.queues,
+    kuberay.jobs_fit,
     pod_security.no_host,
     pod_security.volume_types,
     pod_security.unprivileged,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tests.deploy.manifests import Manifest, clusters, name, of_kind, pods
+from tunery.k8s import quotas
 
 GPU = "nvidia.com/gpu"
 
@@ -125,3 +126,8 @@ def queues(manifests: Sequence[Manifest]) -> Iterator[str]:
             for container in pod.containers:
                 if missing := {*container.get("resources", {}).get("requests", ())} - covered:
                     yield f"{pod.owner}: {name(queue)} has no {', '.join(sorted(missing))}"
+
+
+def jobs_fit(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """Into the queue's quota and the namespace's: a job that does not waits for ever, and nobody says so."""
+    yield from quotas.beyond(manifests)

@@ -22,6 +22,7 @@ SYSCTLS = frozenset(
         "net.ipv4.ping_group_range",
     }
 )
+SELINUX = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
 
 
 def no_host(manifests: Sequence[Manifest]) -> Iterator[str]:
@@ -32,10 +33,11 @@ def no_host(manifests: Sequence[Manifest]) -> Iterator[str]:
         for container in pod.containers:
             if any(port.get("hostPort") for port in container.get("ports", ())):
                 yield f"{pod.owner} {container['name']}: hostPort"
-            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                for action in ("httpGet", "tcpSocket"):
-                    if container.get(probe, {}).get(action, {}).get("host"):
-                        yield f"{pod.owner} {container['name']}: {probe} asks another host"
+            asks = {probe: container.get(probe, {}) for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
+            for what, action in {**asks, **container.get("lifecycle", {})}.items():
+                for way in ("httpGet", "tcpSocket"):
+                    if action.get(way, {}).get("host"):
+                        yield f"{pod.owner} {container['name']}: {what} asks another host by {way}"
 
 
 def volume_types(manifests: Sequence[Manifest]) -> Iterator[str]:
@@ -79,7 +81,9 @@ def confined(manifests: Sequence[Manifest]) -> Iterator[str]:
             yield f"{where}: appArmorProfile: Unconfined"
         linux = context.get("seLinuxOptions", {})
         if linux.get("user") or linux.get("role"):
-            yield f"{where}: seLinuxOptions"
+            yield f"{where}: seLinuxOptions: a user or a role"
+        if linux.get("type", "") not in SELINUX:
+            yield f"{where}: seLinuxOptions: type {linux['type']}"
         if context.get("windowsOptions", {}).get("hostProcess"):
             yield f"{where}: hostProcess"
         if {each["name"] for each in context.get("sysctls", ())} - SYSCTLS:

@@ -9,8 +9,6 @@ from tests.deploy.manifests import Manifest, contexts, name, of_kind, pods
 
 PLACEHOLDERS = frozenset({"tunery", "tunery-gpu"})
 """Images whose digest a place sets."""
-# What Ray and its tasks take from the environment alone; every other secret is a file.
-FROM_ENVIRONMENT = frozenset({"PGPASSWORD"})
 
 
 def read_only_root(manifests: Sequence[Manifest]) -> Iterator[str]:
@@ -95,7 +93,7 @@ def secrets_are_files(manifests: Sequence[Manifest]) -> Iterator[str]:
         for container in pod.containers:
             where = f"{pod.owner} {container['name']}"
             for variable in container.get("env", ()):
-                if "secretKeyRef" in variable.get("valueFrom", {}) and variable["name"] not in FROM_ENVIRONMENT:
+                if "secretKeyRef" in variable.get("valueFrom", {}):
                     yield f"{where}: {variable['name']} could be a file"
                 if "value" in variable and re.search(
                     r"(PASSWORD|TOKEN|SECRET|_KEY)(?!_(FILE|PATH)$)", variable["name"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from tests.deploy.manifests import Manifest, Pod, clusters, name, of_kind, pods
 
 SERVICES = frozenset({"Deployment/mlflow", "StatefulSet/postgres", "Deployment/serve"})
-PRIVATE = frozenset({"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"})
+# By the version of the protocol: the ranges of a cluster's own addresses, and where clouds hand out credentials.
+PRIVATE = {4: frozenset({"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}), 6: frozenset({"fc00::/7"})}
+CREDENTIALS = {4: ip_address("169.254.169.254"), 6: ip_address("fd00:ec2::254")}
 
 
 def network_is_denied(manifests: Sequence[Manifest]) -> Iterator[str]:
@@ -40,15 +43,16 @@ def ways_out(manifests: Sequence[Manifest]) -> Iterator[str]:
         to_head = policy["spec"]["podSelector"].get("matchLabels") == {"ray.io/node-type": "head"}
         for allowed in policy["spec"].get("egress", ()):
             ports = {port["port"] for port in allowed.get("ports", ())}
-            for block in (peer["ipBlock"] for peer in allowed["to"] if "ipBlock" in peer):
-                anywhere, left_out = block["cidr"] == "0.0.0.0/0", {*block.get("except", ())}
-                if anywhere and not any(each.startswith("169.254.") for each in left_out):
+            for block in (peer["ipBlock"] for peer in allowed.get("to", ()) if "ipBlock" in peer):
+                to, left_out = ip_network(block["cidr"]), {*block.get("except", ())}
+                anywhere = to.prefixlen == 0
+                if anywhere and not any(CREDENTIALS[to.version] in ip_network(each) for each in left_out):
                     yield f"{name(policy)}: a cloud's credentials can be fetched"
                 if to_head and not scaling:
                     yield f"{name(policy)}: the head needs the API server only for an autoscaler"
                 if to_head and not ports <= {443, 6443}:
                     yield f"{name(policy)}: ports {sorted(ports)}"
-                if anywhere and not to_head and not (ports == {443} and left_out >= PRIVATE):
+                if anywhere and not to_head and not (ports == {443} and left_out >= PRIVATE[to.version]):
                     yield f"{name(policy)}: reaches the cluster's own addresses"
 
 

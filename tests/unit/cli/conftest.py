@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.cli.on_kubernetes import cluster, rendered
 from tests.unit.client.fakes import FAKE_DRIVER, SPEC
 from tunery.client import local
 from tunery.errors import TuneryError
 from tunery.home import Home
 from tunery.runs import run_folders
+
+__all__ = ["cluster", "rendered"]  # fixtures are found here
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,16 @@ import yaml
 from tests.deploy import schemas
 from tests.deploy.rules import RULES, pods
 from tests.stand_ins import kubernetes as stand_in
-from tests.stand_ins import kubernetes_http
-from tests.stand_ins import tracking as tracking_stand_in
 from tests.stand_ins.kubernetes import ApiServer
-from tests.stand_ins.tracking import Tracking
+from tests.unit.cli.on_kubernetes import Rendered, document
 from tunery.cli.app import run
 from tunery.client import _rayjob
 from tunery.errors import MissingExtraError, ProfileError
-from tunery.k8s import api, needs, render
+from tunery.home import Home
+from tunery.k8s import needs, render
 from tunery.kube import Image, Kubernetes
 from tunery.parcel import Parcel
+from tunery.profile import load_profile
 
 DIGEST = "sha256:" + 64 * "a"
 VALUES = Kubernetes(
@@ -34,26 +32,6 @@ VALUES = Kubernetes(
 )  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("kubectl_on_path")
-
-
-@pytest.fixture(scope="module")
-def rendered(kubectl: Path) -> Callable[[Kubernetes], list[dict[str, Any]]]:
-    """Each once: kubectl takes a while."""
-    kept: dict[str, str] = {}
-
-    def objects(settings: Kubernetes) -> list[dict[str, Any]]:
-        key = settings.model_dump_json()
-        if key not in kept:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("PATH", str(kubectl.parent), prepend=":")
-                kept[key] = json.dumps(render.render(settings, with_job=True))
-        found: list[dict[str, Any]] = json.loads(kept[key])
-        return found
-
-    return objects
-
-
-Rendered = Callable[[Kubernetes], list[dict[str, Any]]]
 
 
 def test_the_values_are_in_what_is_rendered(rendered: Rendered) -> None:
@@ -109,6 +87,49 @@ def test_what_a_sweep_is_sent_as_keeps_the_rules_and_the_schema(
         assert schemas.mistakes(made) == []
 
 
+def test_checkpoints_go_to_the_profiles_store(
+    rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Kubernetes(store="s3://bucket/runs", s3_endpoint="https://s3.example.org")
+    objects = rendered(settings)
+    for rule in RULES:
+        assert list(rule(objects)) == [], rule.__name__
+    assert needs.secrets(objects)["store"] == {"credentials"}
+    assert "store" not in needs.secrets(rendered(Kubernetes()))
+    (config,) = (each for each in objects if (each["kind"], each["metadata"]["name"]) == ("ConfigMap", "tunery"))
+    (tmp_path / "config.toml").write_text(config["data"]["config.toml"])
+    monkeypatch.setenv("TUNERY_CONFIG", str(tmp_path / "config.toml"))
+    found = load_profile("cluster", Home(tmp_path))
+    assert (found.store, found.s3.endpoint) == ("s3://bucket/runs", "https://s3.example.org")
+    assert found.secrets.keys() == {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD"}
+
+
+def test_a_store_that_the_pods_have_already_is_not_said_twice(tmp_path: Path) -> None:
+    base = render.shipped().resolve()
+    (tmp_path / "config.toml").write_text('[profiles.cluster]\nstore = "s3://theirs/runs"\n')
+    config = {"name": "tunery", "namespace": "tunery", "behavior": "merge", "files": ["config.toml"]}
+    content = {
+        "resources": [os.path.relpath(base / "overlays" / "gpu-kueue", tmp_path.resolve())],
+        "configMapGenerator": [{**config, "options": {"disableNameSuffixHash": True}}],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ProfileError, match="name the store there, and not in the profile"):
+        render.render(Kubernetes(overlay=str(tmp_path), store="s3://bucket/runs"))
+
+
+def test_alerts_and_the_dashboard_ask_for_the_metrics_of_the_namespace(rendered: Rendered) -> None:
+    asking = [
+        each
+        for each in rendered(VALUES)
+        if each["kind"] == "PrometheusRule" or each["metadata"]["name"] == "tunery-dashboard"
+    ]
+    assert len(asking) == 2
+    for each in asking:
+        text = json.dumps(each).replace("\\", "")
+        assert 'namespace="team-a"' in text
+        assert 'namespace="tunery"' not in text
+
+
 def test_an_overlay_of_ones_own(tmp_path: Path) -> None:
     at = "/spec/rayClusterSpec/workerGroupSpecs/1/template/spec/nodeSelector/spot"
     content = {
@@ -130,11 +151,21 @@ def test_an_overlay_of_ones_own(tmp_path: Path) -> None:
         (Kubernetes(overlay="/no/such"), r"overlay '/no/such': no kustomization in /no/such$"),
         (Kubernetes(components=["x"]), "component 'x': not in deploy/k8s/components; known: external-postgres, job"),
         (Kubernetes(overlay="dev", gpus=2), "kustomize cannot make what the profile says of the overlay"),
+        (
+            Kubernetes(gpus=5),
+            "^a sweep takes 5 nvidia.com/gpu, and ClusterQueue/tunery has 4: no sweep would ever start. "
+            "Name fewer gpus in the profile, or raise the quota in an overlay of your own",
+        ),
+        (Kubernetes(gpus=9), "takes 78 cpu, .* takes 9 nvidia.com/gpu, and ResourceQuota/tunery in requests has 8"),
     ],
 )
 def test_a_mistake_in_the_profile_is_named(settings: Kubernetes, message: str) -> None:
     with pytest.raises(ProfileError, match=message):
         render.render(settings)
+
+
+def test_as_many_gpus_as_the_queue_has_are_rendered(rendered: Rendered) -> None:
+    assert needs.gpus_asked(rendered(Kubernetes(gpus=4))) == 4
 
 
 def test_without_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,39 +187,7 @@ def test_an_images_name(text: str, name: str, tag: str | None, digest: str | Non
     assert Image.of(text) == Image(name=name, tag=tag, digest=digest)
 
 
-# -- apply and doctor ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cluster(rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    objects = rendered(Kubernetes())
-
-    def objects_of(_: Kubernetes, *, with_job: bool = False) -> list[dict[str, Any]]:
-        return [each for each in json.loads(json.dumps(objects)) if with_job or each["kind"] != "RayJob"]
-
-    monkeypatch.setattr(render, "render", objects_of)
-    monkeypatch.setattr("tunery.cli._cluster_checks.render", objects_of)
-    monkeypatch.setattr(api, "sleep", lambda _: None)
-    with ExitStack() as stack:
-        tracking = stack.enter_context(tracking_stand_in.serving(Tracking()))
-        server = stack.enter_context(
-            kubernetes_http.serving(ApiServer(kinds={**stand_in.CORE, **stand_in.RAY, **stand_in.KUEUE}))
-        )
-        file = kubernetes_http.kubeconfig(server, tmp_path / "kubeconfig")
-        (tmp_path / "config").mkdir(exist_ok=True)
-        (tmp_path / "config.toml").write_text(
-            f'default = "k"\n[profiles.k]\ntarget = "kubernetes"\ntracking_uri = "{tracking.url}"\n'
-            f'[profiles.k.kubernetes]\nkubeconfig = "{file}"\n'
-        )
-        monkeypatch.setenv("TUNERY_CONFIG", str(tmp_path / "config.toml"))
-        yield server
-
-
-def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:
-    capsys.readouterr()
-    assert run(["k8s", *words, "-o", "json"]) == code, capsys.readouterr()
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+# -- apply -----------------------------------------------------------------------------------------------------
 
 
 def test_applying_again_changes_nothing_and_what_others_have_set_is_named(
@@ -224,77 +223,43 @@ def test_what_the_server_does_not_have_is_named_and_the_rest_applied(
     assert ("/apis/apps/v1/deployments", "tunery", "mlflow") in cluster.objects
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "typo"),
+    [
+        ("Deployment", ("spec", "template", "spec", "containers", 0, "imagePullPolice"), "Always"),
+        pytest.param(
+            "RayCluster", ("spec", "autoscalerOptions", "idleTimeout"), 60,
+            marks=pytest.mark.skipif(not schemas.FOLDER.is_dir(), reason=schemas.MISSING),
+        ),
+    ],
+)  # fmt: skip
+def test_a_typo_is_refused_and_the_rest_applied(
+    cluster: ApiServer,
+    rendered: Rendered,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    path: tuple[str | int, ...],
+    typo: object,
+) -> None:
+    objects = rendered(Kubernetes(overlay="gpu"))
+    at: Any = next(each for each in objects if each["kind"] == kind)
+    *parts, last = path
+    for part in parts:
+        at = at[part]
+    at[last] = typo
+    monkeypatch.setattr(render, "render", lambda _: objects)
+    message = document(capsys, "apply", code=2)["error"]["message"]
+    assert str(last) in message
+    assert message.count("\n") == 1, "nothing else is refused"
+    assert ("/api/v1/configmaps", "tunery", "mlflow") in cluster.objects
+
+
 def test_rendered_as_yaml(cluster: ApiServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["k8s", "render"]) == 0
     documents = list(yaml.safe_load_all(capsys.readouterr().out))
     assert documents == document(capsys, "render")["objects"]
     assert cluster.asked == []
-
-
-def test_the_doctor_of_an_empty_cluster_says_what_to_do_and_of_a_full_one_that_all_is_well(
-    cluster: ApiServer, rendered: Rendered, capsys: pytest.CaptureFixture[str]
-) -> None:
-    empty = document(capsys, "doctor", code=6)
-    assert not empty["ok"]
-    found = {each["name"]: each for each in empty["checks"]}
-    bad = {name for name, each in found.items() if not each["ok"]}
-    assert bad == {
-        "namespace", "KubeRay's definitions", "KubeRay's operator", "queue", "GPUs", "storage", "secrets", "services",
-    }  # fmt: skip
-    assert all(found[name]["todo"] for name in bad)
-    assert "ray-token (auth_token)" in found["secrets"]["detail"]
-
-    fill(cluster, rendered(Kubernetes()))
-    document(capsys, "apply")
-    for key, each in list(cluster.objects.items()):
-        if each["kind"] in ("Deployment", "StatefulSet"):
-            cluster._store(key, {**each, "status": {"readyReplicas": 1, "availableReplicas": 1}}, "MODIFIED")
-        if each["kind"] == "LocalQueue":
-            active = {"conditions": [{"type": "Active", "status": "True"}]}
-            cluster._store(key, {**each, "status": active}, "MODIFIED")
-    well = document(capsys, "doctor")
-    assert [each for each in well["checks"] if not each["ok"]] == []
-
-
-def fill(cluster: ApiServer, objects: list[dict[str, Any]]) -> None:
-    """What the docs say a cluster has before anything is applied."""
-    cluster.add("Namespace", "tunery")
-    fields: dict[str, Any] = {"properties": {}}
-    for path in needs.USED:
-        at = fields
-        for name in path:
-            at = at.setdefault("properties", {}).setdefault(name, {})
-    version = {"name": "v1", "served": True, "schema": {"openAPIV3Schema": fields}}
-    cluster.add("CustomResourceDefinition", "rayjobs.ray.io", spec={"versions": [version]})
-    labels = {"app.kubernetes.io/name": "kuberay-operator"}
-    template = {"spec": {"containers": [{"name": "o", "image": "quay.io/kuberay/operator:v1.7.0"}]}}
-    made = cluster.add("Deployment", "kuberay-operator", namespace="kuberay-system", spec={"template": template})
-    made["metadata"]["labels"] = labels
-    cluster.add("Node", "n1", status={"allocatable": {"nvidia.com/gpu": "8"}})
-    default = cluster.add("StorageClass", "standard")
-    default["metadata"]["annotations"] = {"storageclass.kubernetes.io/is-default-class": "true"}
-    for name, keys in needs.secrets(objects).items():
-        cluster.add("Secret", name, namespace="tunery", data=dict.fromkeys(keys, "eA=="))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "name", "todo"),
-    [
-        (lambda s: s.forbidden.add("create rayjobs"), "rights", "bind the user to the Role tunery-submitter"),
-        (lambda s: s.forbidden.add("list nodes"), "GPUs", "have it looked at by who may"),
-        (lambda s: setattr(s, "token", "another"), "rights", ""),
-    ],
-)
-def test_what_one_may_not_do_or_see(
-    cluster: ApiServer, capsys: pytest.CaptureFixture[str], spoil: Callable[[ApiServer], None], name: str, todo: str
-) -> None:
-    spoil(cluster)
-    found = {each["name"]: each for each in document(capsys, "doctor", code=2 if not todo else 6)["checks"]}
-    if not todo:
-        assert "HTTP 401" in found["profile k"]["detail"]
-        return
-    assert not found[name]["ok"]
-    assert todo in found[name]["todo"]
 
 
 @pytest.mark.usefixtures("cluster")
