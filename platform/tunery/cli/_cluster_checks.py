@@ -50,7 +50,7 @@ def all_checks(profile: Profile) -> Iterator[Check]:
         looks.insert(3, ("queue", lambda: queue(server, objects, settings.namespace)))
     for name, look in looks:
         yield _looked(name, look)
-    yield store("tracking (MLflow)", profile.tracking_uri)
+    yield store("tracking (MLflow)", profile.tracking_uri, profile)
 
 
 def _looked(name: str, look: Callable[[], Check]) -> Check:
