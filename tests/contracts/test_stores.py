@@ -65,11 +65,25 @@ def local(tmp_path: Path) -> Kept:
 
 @pytest.fixture
 def s3(object_store: ObjectStore, s3_key: None) -> Kept:  # noqa: ARG001
-    address = object_store.address()
-    return Kept(address, object_store.files(), address.url.removeprefix("s3://"))
+    return in_the_bucket(object_store)
 
 
-@pytest.fixture(params=stores.names())
+@pytest.fixture
+def s3_over_tls(object_store: ObjectStore, s3_key: None) -> Kept:  # noqa: ARG001
+    return in_the_bucket(object_store, endpoint=object_store.by_name("https"), ca=str(object_store.ca))
+
+
+@pytest.fixture
+def s3_in_the_hosts_name(object_store: ObjectStore, s3_key: None) -> Kept:  # noqa: ARG001
+    return in_the_bucket(object_store, endpoint=object_store.by_name("http"), path_style=False, region="eu-1")
+
+
+def in_the_bucket(server: ObjectStore, **settings: str | bool) -> Kept:
+    address = server.address(**settings)
+    return Kept(address, server.files(), address.url.removeprefix("s3://"))
+
+
+@pytest.fixture(params=(*stores.names(), "s3_over_tls", "s3_in_the_hosts_name"))
 def kept(request: pytest.FixtureRequest) -> Kept:
     """A new place of each kind that there is: a kind without a fixture of its name here fails."""
     found: Kept = request.getfixturevalue(request.param)
