@@ -21,7 +21,7 @@ from storage import stores
 from storage.checkpoints import Checkpoint, CheckpointStore
 from storage.errors import ChecksumError, StorageError
 from storage.stores import MANIFEST, Place, check, open_store
-from tests.object_store import ObjectStore
+from tests.object_store import BUCKET, ObjectStore
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
@@ -79,7 +79,7 @@ def s3_in_the_hosts_name(object_store: ObjectStore, s3_key: None) -> Kept:  # no
 
 
 def in_the_bucket(server: ObjectStore, **settings: str | bool) -> Kept:
-    address = server.address(**settings)
+    address = server.address(BUCKET, **settings)
     return Kept(address, server.files(), address.url.removeprefix("s3://"))
 
 

@@ -25,7 +25,7 @@ SAID = {
 }
 _FIELDS = {"entrypoint", "submission_id", "runtime_env", "metadata"}
 """Of a request, of those that Ray knows; it refuses any that it does not know."""
-_SOMEBODY = {
+_SOMEBODY: Object = {
     "type": "DRIVER", "job_id": "01000000", "submission_id": None, "status": "RUNNING", "entrypoint": "python",
     "message": None, "start_time": 1, "metadata": {}, "driver_exit_code": None,
 }  # fmt: skip
@@ -65,7 +65,7 @@ class JobsApi:
                 said = f"ValueError: Job with submission_id {job} already exists. Please use a different submission_id."
                 return (
                     500,
-                    f"Traceback (most recent call last):\nRuntimeError: Request failed with status 400: {said}\n",
+                    f"Traceback (most recent call last):\nRuntimeError: Request failed with status code 400: {said}.\n",
                 )
             self.jobs[job] = {
                 "type": "SUBMISSION", "job_id": None, **request, "status": "PENDING", "message": PENDING,
