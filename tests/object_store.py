@@ -1,4 +1,8 @@
-"""A real S3 server of this machine (SeaweedFS), which checks signatures: one process, of one test session."""
+"""A real S3 server of this machine (SeaweedFS), which checks signatures: one process, of one test session.
+
+It takes a bucket in the path and in the host's name, over HTTP and over TLS, with a certificate that nobody trusts by
+himself.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +25,7 @@ import pytest
 from pyarrow import fs
 
 from storage.stores import Address
+from tests.certificates import Certificate, certificate
 
 BUCKET = "tunery-tests"
 LIMIT_S = 60.0
@@ -50,7 +55,9 @@ class ObjectStore:
 
     folder: Path
     ports: Mapping[str, int] = field(default_factory=lambda: dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True)))
-    own: tuple[int, int] = field(default_factory=lambda: tuple(_free_ports(2)))  # type: ignore[assignment]
+    own: Sequence[int] = field(default_factory=lambda: _free_ports(3))
+    """What speaks S3: over HTTP, to its own kind, over TLS."""
+    certificate: Certificate | None = None
     keeper: subprocess.Popen[bytes] | None = None
     process: subprocess.Popen[bytes] | None = None
     """What speaks S3."""
@@ -59,23 +66,36 @@ class ObjectStore:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.own[0]}"
 
-    def address(self, bucket: str = BUCKET) -> Address:
-        """A place of one's own in the bucket."""
-        return Address(f"s3://{bucket}/{uuid.uuid4().hex}", {"endpoint": self.endpoint})
+    @property
+    def ca(self) -> Path:
+        """Of who is to believe what answers over TLS."""
+        assert self.certificate is not None
+        return self.certificate.ca
+
+    def address(self, bucket: str = BUCKET, **settings: str | bool) -> Address:
+        """A place of one's own in the bucket, with these settings."""
+        return Address(f"s3://{bucket}/{uuid.uuid4().hex}", {"endpoint": self.endpoint, **settings})
+
+    def by_name(self, scheme: str) -> str:
+        """The endpoint, by a name of this machine: a bucket in the host's name is part of one."""
+        return f"{scheme}://localhost:{self.own[2] if scheme == 'https' else self.own[0]}"
 
     def start(self, *, owner: Key = OWNER) -> None:
         """Start it, with these users, and wait until it answers."""
         if self.keeper is None:
             (self.folder / "data").mkdir()
             sizes = {"master.volumeSizeLimitMB": 64, "volume.max": 20}
+            self.certificate = certificate(self.folder, names=("localhost", f"{BUCKET}.localhost"))
             self.keeper = self._run("server", dir=self.folder / "data", filer=True, **sizes, **self.ports)
         identities = [_identity(owner, "Admin", "Read", "Write", "List", "Tagging"), _identity(READER, "Read", "List")]
         config = self.folder / "users.json"
         config.write_text(json.dumps({"identities": identities}))
         filer = f"127.0.0.1:{self.ports['filer.port']}.{self.ports['filer.port.grpc']}"
-        port, grpc = self.own
+        assert self.certificate is not None
+        ports = dict(zip(("port", "port.grpc", "port.https"), self.own, strict=True))
+        files = {"cert.file": self.certificate.ca, "key.file": self.certificate.key}
         off = {"port.iceberg": 0, "port.lance": 0, "autoCreateBucket": False}
-        self.process = self._run("s3", config=config, filer=filer, port=port, **{"port.grpc": grpc}, **off)
+        self.process = self._run("s3", config=config, filer=filer, domainName="localhost", **ports, **files, **off)
         deadline = time.monotonic() + LIMIT_S
         while not self._answers(owner):
             if self.process.poll() is not None or time.monotonic() > deadline:

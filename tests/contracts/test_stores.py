@@ -21,7 +21,7 @@ from storage import stores
 from storage.checkpoints import Checkpoint, CheckpointStore
 from storage.errors import ChecksumError, StorageError
 from storage.stores import MANIFEST, Place, check, open_store
-from tests.object_store import ObjectStore
+from tests.object_store import BUCKET, ObjectStore
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
@@ -65,11 +65,25 @@ def local(tmp_path: Path) -> Kept:
 
 @pytest.fixture
 def s3(object_store: ObjectStore, s3_key: None) -> Kept:  # noqa: ARG001
-    address = object_store.address()
-    return Kept(address, object_store.files(), address.url.removeprefix("s3://"))
+    return in_the_bucket(object_store)
 
 
-@pytest.fixture(params=stores.names())
+@pytest.fixture
+def s3_over_tls(object_store: ObjectStore, s3_key: None) -> Kept:  # noqa: ARG001
+    return in_the_bucket(object_store, endpoint=object_store.by_name("https"), ca=str(object_store.ca))
+
+
+@pytest.fixture
+def s3_in_the_hosts_name(object_store: ObjectStore, s3_key: None) -> Kept:  # noqa: ARG001
+    return in_the_bucket(object_store, endpoint=object_store.by_name("http"), path_style=False, region="eu-1")
+
+
+def in_the_bucket(server: ObjectStore, **settings: str | bool) -> Kept:
+    address = server.address(BUCKET, **settings)
+    return Kept(address, server.files(), address.url.removeprefix("s3://"))
+
+
+@pytest.fixture(params=(*stores.names(), "s3_over_tls", "s3_in_the_hosts_name"))
 def kept(request: pytest.FixtureRequest) -> Kept:
     """A new place of each kind that there is: a kind without a fixture of its name here fails."""
     found: Kept = request.getfixturevalue(request.param)

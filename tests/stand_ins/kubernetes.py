@@ -1,7 +1,8 @@
 """An API server of Kubernetes in memory: objects, resource versions, watches, conflicts, and schemas that are held to.
 
 What the requests of this project go through, over real sockets, and no more: no controllers (a test moves a job's
-status as the operator would), and access is one token that may do everything but what is forbidden by name.
+status as the operator would), and access is one token that may do what one Role lists, or everything but what is
+forbidden by name.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ class ApiServer:
     faults: list[Fault] = field(default_factory=list)
     forbidden: set[str] = field(default_factory=set)
     """`verb plural`, such as `create rayjobs`."""
+    role: Object | None = None
+    """A Role, which alone says what is allowed; None: everything is that is not forbidden."""
+    away: bool = False
+    """It answers as a proxy does before a server that is not there."""
     objects: dict[Key, Object] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """`METHOD path?query` of every request; of a watch `WATCH since`."""
@@ -103,7 +108,8 @@ class ApiServer:
 
     def jobs(self) -> dict[str, Object]:
         """The RayJobs, by their names."""
-        return {key[2]: found for key, found in self.objects.items() if key[0] == "/apis/ray.io/v1/rayjobs"}
+        with self.changed:
+            return {key[2]: found for key, found in self.objects.items() if key[0] == "/apis/ray.io/v1/rayjobs"}
 
     def operate(self, name: str, **status: Any) -> None:
         """As the operator does: the status of a RayJob."""
@@ -122,6 +128,17 @@ class ApiServer:
         with self.changed:
             self.forgotten = self.version
             self.events.clear()
+
+    def allows(self, verb: str, group: str, plural: str, namespace: str) -> bool:
+        """Whether the token may."""
+        if f"{verb} {plural}" in self.forbidden:
+            return False
+        if self.role is None:
+            return True
+        return namespace == self.role["metadata"]["namespace"] and any(
+            group in rule["apiGroups"] and plural in rule["resources"] and verb in rule["verbs"]
+            for rule in self.role["rules"]
+        )
 
     # -- what requests do --------------------------------------------------------------------------------------
 

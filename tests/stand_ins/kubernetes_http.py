@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import ssl
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from tests.stand_ins.kubernetes import ApiServer, FailureError, Fault, Key, Object, has_labels
+from tests.stand_ins.listening import listening
 
 
 @contextmanager
@@ -24,21 +23,8 @@ def serving(server: ApiServer, certificate: Path | None = None) -> Iterator[ApiS
     class Bound(_Handler):
         state = server
 
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-    made.daemon_threads = True
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        made.socket = context.wrap_socket(made.socket, server_side=True)
-    server.url = f"{'https' if certificate else 'http'}://127.0.0.1:{made.server_address[1]}"
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with listening(Bound, certificate) as server.url:
         yield server
-    finally:
-        made.shutdown()
-        made.server_close()
-        thread.join()
 
 
 def kubeconfig(server: ApiServer, file: Path, *, token: str | None = None, ca: Path | None = None) -> Path:
@@ -91,7 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if fault.status == 0:
                     raise _LostError
                 raise FailureError(fault.status, "Injected", "a fault of the tests")
-            if self.headers.get("Authorization") != f"Bearer {self.state.token}":
+            scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+            if (scheme.lower(), token) != ("bearer", self.state.token):
                 raise FailureError(401, "Unauthorized", "Unauthorized")
             found = self._found(parts.path, query, body, watching=watching, fault=fault)
             if fault is not None and fault.after:
@@ -104,6 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _fault(self, *, watching: bool) -> Fault | None:
+        if self.state.away:
+            return Fault(503)
         with self.state.changed:
             for fault in self.state.faults:
                 if fault.watch == watching and fault.method in ("", self.command):
@@ -129,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             return {"gitVersion": "v1.33.1", "major": "1", "minor": "33"}
         if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
             asked = body["spec"]["resourceAttributes"]
-            allowed = f"{asked['verb']} {asked['resource']}" not in state.forbidden
+            allowed = state.allows(asked["verb"], asked["group"], asked["resource"], asked["namespace"])
             return {**body, "status": {"allowed": allowed}}
         base = "/".join(path.split("/")[: 3 if path.startswith("/api/") else 4])
         kinds = state.kinds.get(base)
@@ -147,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise FailureError(404, "NotFound", "the server could not find the requested resource")
         verbs = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
         verb = verbs.get(self.command, "watch" if watching else "get" if name else "list")
-        if f"{verb} {plural}" in state.forbidden:
+        group = base.removeprefix("/apis/").partition("/")[0] if base.startswith("/apis/") else ""
+        if not state.allows(verb, group, plural, namespace):
             message = (
                 f'{plural} is forbidden: User "ann" cannot {verb} resource "{plural}" in the namespace "{namespace}"'
             )

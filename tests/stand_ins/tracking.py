@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.stand_ins.listening import listening
 from tunery import mirrored
 
 
@@ -28,37 +29,34 @@ class Tracking:
     """What was told."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
+    away: bool = False
+    """It answers as a proxy does before a server that is not there."""
+    asked: list[str] = field(default_factory=list)
+    """The path of every request, with its query."""
     url: str = ""
 
     def tell(self, run: str, job: str, *, plan: bytes = b"{}", log: str = "", **state: Any) -> None:
         """As a run's job does."""
         tags = {mirrored.KIND: mirrored.SWEEP, mirrored.RUN: run, mirrored.JOB: job}
-        entry = self.entries.setdefault(run, Entry({}))
-        entry.tags |= tags
         told = {"run_id": run, "name": run.rpartition("-")[0], **state}
-        entry.files |= {mirrored.PLAN: plan, mirrored.STATE: json.dumps(told).encode()}
+        files = {mirrored.PLAN: plan, mirrored.STATE: json.dumps(told).encode()}
         if log:
-            entry.files[f"{mirrored.DRIVER_LOG}/{mirrored.segment(0)}"] = log.encode()
+            files[f"{mirrored.DRIVER_LOG}/{mirrored.segment(0)}"] = log.encode()
+        # The tags last: who reads meanwhile finds a run as it was, or all of it.
+        entry = self.entries.setdefault(run, Entry({**tags}, files))
+        entry.files |= files
+        entry.tags |= tags
 
 
 @contextmanager
-def serving(tracking: Tracking) -> Iterator[Tracking]:
-    """Serve on a free port of this machine for as long as the context lasts."""
+def serving(tracking: Tracking, certificate: Path | None = None) -> Iterator[Tracking]:
+    """Serve on a free port of this machine for as long as the context lasts; `certificate`: over TLS."""
 
     class Bound(_Handler):
         state = tracking
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-    server.daemon_threads = True
-    tracking.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with listening(Bound, certificate) as tracking.url:
         yield tracking
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,6 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_GET(self) -> None:
+        self.state.asked.append(self.path)
+        if self.state.away:
+            self.send_error(503)
+            return
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         match parts.path.removeprefix("/api/2.0/mlflow"):
@@ -82,12 +84,17 @@ class _Handler(BaseHTTPRequestHandler):
                 inside = {name: len(content) for name, content in files.items() if name.startswith(f"{query['path']}/")}
                 self._send({"files": [{"path": name, "file_size": size} for name, size in inside.items()]})
             case "/get-artifact":
-                self._send(self.state.entries[query["run_uuid"]].files[query["path"]])
+                content = self.state.entries[query["run_uuid"]].files.get(query["path"])
+                self.send_error(404) if content is None else self._send(content)
             case _:
                 self.send_error(404)
 
     def do_POST(self) -> None:
+        self.state.asked.append(self.path)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.state.away:
+            self.send_error(503)
+            return
         if self.path.endswith("/runs/set-tag"):
             self.state.entries[body["run_id"]].tags[body["key"]] = body["value"]
             self._send({})
@@ -98,9 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
                 "runs": [
                     {
                         "info": {"run_id": run, "start_time": 1},
-                        "data": {"tags": [{"key": key, "value": value} for key, value in entry.tags.items()]},
+                        "data": {"tags": [{"key": key, "value": value} for key, value in {**entry.tags}.items()]},
                     }
-                    for run, entry in self.state.entries.items()
+                    for run, entry in [*self.state.entries.items()]
                     if wanted is None or wanted[1] == run
                 ]
             }

@@ -59,8 +59,8 @@ def all_checks(home: Home, profile: Profile) -> Iterator[Check]:
     yield device()
     yield engine()
     yield secrets(profile)
-    yield store("tracking (MLflow)", profile.tracking_uri)
-    yield store("studies (Optuna)", profile.study_storage_url)
+    yield store("tracking (MLflow)", profile.tracking_uri, profile)
+    yield store("studies (Optuna)", profile.study_storage_url, profile)
     if profile.store is not None:
         yield checkpoints(profile)
     if profile.ray:
@@ -189,16 +189,17 @@ def secrets(profile: Profile) -> Check:
     return Check(name, ok=True, detail=f"target {profile.target}, {count} secrets")
 
 
-def store(name: str, uri: str) -> Check:
+def store(name: str, uri: str, profile: Profile) -> Check:
     """A tracking server or a database answers, or can be opened."""
     from tunery.client._reach import check_server, is_server
+    from tunery.client._trust import Trust
 
     if uri.startswith("sqlite:///"):
         return _sqlite(name, Path(uri.removeprefix("sqlite:///")))
     if not is_server(uri):
         return server(name, uri, default_port=5432)
     try:
-        check_server(uri)
+        check_server(uri, Trust.of(profile))
     except TuneryError as error:
         return Check(name, ok=False, detail=str(error), todo="start it, or correct the profile's address")
     return Check(name, ok=True, detail=uri)

@@ -158,15 +158,15 @@ def _flat(content: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str
 
 def _check(plan: Plan, place: Profile) -> None:
     """What would make the run fail in a minute is said now."""
-    from tunery.client._http import tls
     from tunery.client._reach import check_server, is_server
+    from tunery.client._trust import Trust
 
     if place.target == "local":
         extras.require("cluster")
         if any(study.model.id.startswith("embedded:") for study in plan.studies):
             extras.require("quickstart")
     if is_server(place.tracking_uri):
-        check_server(place.tracking_uri, tls=tls(place))
+        check_server(place.tracking_uri, Trust.of(place))
 
 
 def _in_a_line(run: str, plan: Plan, place: Profile) -> str:

@@ -46,12 +46,14 @@ def command(
     """
     from tunery.cli._checks import free_port
     from tunery.client._reach import check_server, is_server
+    from tunery.client._trust import Trust
     from tunery.profile import load_profile
 
     home = Home.from_environment()
-    uri = load_profile(profile, home).tracking_uri
+    place = load_profile(profile, home)
+    uri = place.tracking_uri
     if is_server(uri):
-        check_server(uri)
+        check_server(uri, Trust.of(place))
         emit(output, {"url": uri, "pid": None}, Text(uri))
         return
     extras.require("cluster")
@@ -101,11 +103,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _until_it_answers(process: subprocess.Popen[bytes], url: str, log: IO[bytes]) -> None:
     from tunery.client._reach import check_server
+    from tunery.client._trust import Trust
 
     deadline = time.monotonic() + START_S
     while True:
         try:
-            return check_server(url)
+            return check_server(url, Trust())
         except UnreachableError:
             if time.monotonic() > deadline:
                 raise UnreachableError(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tunery.client._trust import Trust
 from tunery.errors import ProfileError, UnreachableError
 from tunery.patience import FIRST_WAITS_S, WAITS_S
-from tunery.profile import Profile
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
@@ -31,7 +29,7 @@ class Server:
         url: str,
         *,
         rights: str,
-        tls: ssl.SSLContext | bool = True,
+        trust: Trust,
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
     ) -> None:
@@ -39,8 +37,9 @@ class Server:
         self.url = url.rstrip("/")
         self._told = f"{name} at {self.url}"
         self._rights = rights
+        self._trust = trust
         self._client = httpx.Client(
-            base_url=self.url, headers=dict(headers or {}), auth=auth, verify=tls, timeout=TIMEOUT
+            base_url=self.url, headers=dict(headers or {}), auth=auth, verify=trust.tls, timeout=TIMEOUT
         )
         self._met = False
 
@@ -58,11 +57,8 @@ class Server:
                 answer = self._client.request(method, path, params=dict(params or {}), json=json)
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 problem: Exception | str = error
-                if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                    raise UnreachableError(
-                        f"{self._told} has a certificate that is not trusted here: {error}; "
-                        "`ca` in the profile names the file of the one that vouches for it"
-                    ) from error
+                if refusal := self._trust.refusal(self._told, error):
+                    raise refusal from error
             else:
                 self._met = True
                 if answer.status_code in _REFUSED:
@@ -105,17 +101,3 @@ class Server:
         """The error for an answer that nobody has asked for."""
         said = answer.text.strip().splitlines()[-1][:500] if answer.text.strip() else "nothing more"
         return UnreachableError(f"{self._told} cannot {doing}: HTTP {answer.status_code}, {said}")
-
-
-def tls(profile: Profile) -> ssl.SSLContext | bool:
-    """What certificates are checked with. ProfileError where the profile's `ca` cannot be read."""
-    if profile.ca is None:
-        return True
-    path = Path(profile.ca).expanduser()
-    context = ssl.create_default_context()
-    try:
-        context.load_verify_locations(path)
-    except (OSError, ssl.SSLError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ProfileError(f"ca of profile {profile.name!r}: {path} holds no certificates: {why}") from error
-    return context

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunery import mirrored
-from tunery.client._http import Server, tls
+from tunery.client._http import Server
+from tunery.client._trust import Trust
 from tunery.errors import NotFoundError, UnreachableError
 from tunery.profile import Profile
 from tunery.runs import RunState
@@ -58,7 +59,7 @@ class Tracked:
                 "MLflow",
                 profile.tracking_uri,
                 rights=rights,
-                tls=tls(profile),
+                trust=Trust.of(profile),
                 headers={"Authorization": f"Bearer {token}"} if token and not user else None,
                 auth=(user, password or "") if user else None,
             )

@@ -67,6 +67,10 @@ class RayJobs:
         from tunery.k8s.api import RefusedError
 
         made = _rayjob.made(self._settings, job, parcel)
+        for other in self.all():
+            # Its run has ended, and KubeRay may be about to try it again: beside this one it must not.
+            if other.run == parcel.run and other.alive and other.id != job:
+                self._delete(other)
         for _ in range(_TRIES):
             try:
                 # Strict: a field that this KubeRay does not know would be dropped without a word.

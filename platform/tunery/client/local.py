@@ -130,7 +130,7 @@ class LocalClient:
     def _start(self, plan: Plan, begin: Found | None, *, profile: str | None, offline: bool) -> JobHandle:
         """A new run, beside those of the same spec that are there."""
         others = self._runs_of(plan)
-        if busy := next((folder.run_id for folder in others if folder.driven()), None):
+        if busy := next((folder.run_id for folder in others if self._works(folder)), None):
             raise ConflictError(
                 f"run {busy} of the same spec is under way; nothing was started: "
                 f"stop it first (platform stop {busy}), or give the new one another name (--set name=...)"
@@ -156,7 +156,7 @@ class LocalClient:
         over = f"`platform resume {run} --fresh --from {begin.name}` starts the run over from it"
         if begin.run != run:
             raise InputError(f"{begin.name} is no checkpoint of run {run}, whose trials go on from their own; {over}")
-        if folder.driven():
+        if self._works(folder):
             raise ConflictError(f"run {run} is under way: stop it first (platform stop {run})")
         trials = {trial.number: trial for each in self.state(run).studies if each.name == begin.study
                   for trial in each.trials}  # fmt: skip
@@ -168,7 +168,7 @@ class LocalClient:
 
     def _go_on(self, folder: RunFolder, *, also_ended: bool) -> JobHandle:
         # First the driver, then the state: it may end between the two, and its last state must be seen then.
-        if folder.driven():
+        if self._works(folder):
             return JobHandle(folder.run_id, "attached")
         state = self.state(folder.run_id)
         if state.status == "finished" and not state.unsent:
@@ -177,6 +177,12 @@ class LocalClient:
             return JobHandle(folder.run_id, "ended")
         self._start_driver(folder, again=state)
         return JobHandle(folder.run_id, "resumed")
+
+    def _works(self, folder: RunFolder) -> bool:
+        """Whether a driver works on the run; one that has told the run's end is waited for, as it lets Ray go."""
+        if folder.driven() and self.state(folder.run_id).status in ENDED:
+            _wait(lambda: not folder.driven(), STOP_GRACE_S)
+        return folder.driven()
 
     def find(self, text: str) -> str:
         return find_run(self._home.runs, text).run_id

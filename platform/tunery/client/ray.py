@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tunery.client import Preview
-from tunery.client._http import Server, tls
+from tunery.client._http import Server
 from tunery.client._jobs import ENTRYPOINT, ENVIRONMENT, Job, why_of
 from tunery.client._remote import RemoteClient
 from tunery.client._tracked import Tracked
+from tunery.client._trust import Trust
 from tunery.errors import ProfileError, UnreachableError
 from tunery.home import Home
 from tunery.parcel import Parcel, run_of
@@ -47,7 +48,7 @@ class RayJobs:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._profile = profile
         rights = _rights(profile, there=bool(token))
-        self._server = Server("the Jobs API", url, rights=rights, tls=tls(profile), headers=self._headers)
+        self._server = Server("the Jobs API", url, rights=rights, trust=Trust.of(profile), headers=self._headers)
 
     def all(self) -> Sequence[Job]:
         found = self._list()

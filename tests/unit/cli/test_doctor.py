@@ -12,6 +12,7 @@ import pytest
 from tunery.cli import _checks, extras
 from tunery.cli.app import run
 from tunery.home import Home
+from tunery.profile import load_profile
 
 Capture = pytest.CaptureFixture[str]
 
@@ -96,10 +97,11 @@ def test_something_that_listens_is_reachable() -> None:
 
 def test_a_database_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
-    assert _checks.store("tracking", f"sqlite:///{file}").ok, "there is none yet, and a run makes it"
+    profile = load_profile(None, Home(tmp_path))
+    assert _checks.store("tracking", f"sqlite:///{file}", profile).ok, "there is none yet, and a run makes it"
     assert not file.exists()
     file.write_bytes(b"this is no database, but long enough to be read as one" * 100)
-    check = _checks.store("tracking", f"sqlite:///{file}")
+    check = _checks.store("tracking", f"sqlite:///{file}", profile)
     assert not check.ok
     assert "not a database" in check.detail
 

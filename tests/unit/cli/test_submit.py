@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from storage.checkpoints import CheckpointStore
@@ -96,6 +98,22 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
     assert "environment.TUNERY_HOME" in out
     assert run(["submit", str(spec), "--dry-run", "--fresh"]) == 2
     assert not home.root.exists()
+
+
+def test_what_a_dry_run_has_printed_is_what_is_started(
+    home: Home, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["submit", str(spec), "--dry-run", "-o", "json"]) == 0
+    content = json.loads(capsys.readouterr().out)["content"]
+    assert run(["submit", str(spec), "--dry-run"]) == 0
+    shown = "".join(capsys.readouterr().out.split())
+    assert run(["submit", str(spec), "--detach"]) == 0
+    folder = the_run(home)
+    wait_for((folder.root / "starts").exists)
+    driver = psutil.Process(folder.lock.pid())
+    assert driver.cmdline() == content["command"]
+    assert "".join(shlex.join(driver.cmdline()).split()) in shown, "and the table's line can be typed"
+    assert content["environment"].items() <= driver.environ().items()
 
 
 def test_detached_it_returns_at_once_and_a_second_submit_attaches(

@@ -7,12 +7,13 @@ import pytest
 
 from tests.unit.client.fakes import FAKE_DRIVER
 from tests.unit.client.on_kubernetes import place, template
+from tests.unit.client.on_ray import ray_laptop, ray_place
 from tunery.client.local import LocalClient
 from tunery.errors import TuneryError
 from tunery.home import Home
 from tunery.runs import RunFolder, run_folders
 
-__all__ = ["place", "template"]  # fixtures are found here
+__all__ = ["place", "ray_laptop", "ray_place", "template"]  # fixtures are found here
 
 
 @pytest.fixture

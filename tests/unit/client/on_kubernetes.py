@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import pytest
 from tests.deploy import schemas
 from tests.stand_ins import kubernetes_http
 from tests.stand_ins import tracking as tracking_stand_in
+from tests.stand_ins.at_work import Operator, Work, at_work
 from tests.stand_ins.kubernetes import ApiServer
 from tests.stand_ins.tracking import Tracking
 from tests.unit.client.fakes import make_plan
-from tunery.client import Client, _remote, _tracked, client_for
+from tunery.client import Client, _http, _remote, _tracked, client_for
 from tunery.client import kubernetes as target
 from tunery.home import Home
 from tunery.k8s import api, collection, render
@@ -41,6 +42,10 @@ class Place:
 
     def client(self, **kubernetes: Any) -> Client:
         self.configure(**kubernetes)
+        return self.configured()
+
+    def configured(self) -> Client:
+        """As the profile is."""
         return client_for(load_profile(None, self.home), self.home)
 
     @property
@@ -56,6 +61,10 @@ class Place:
             '[profiles.team.secrets]\nMLFLOW_TRACKING_PASSWORD = {env = "TEAM_PASSWORD"}\n'
         )
 
+    def at_work(self) -> AbstractContextManager[Work]:
+        """The operator works, and the jobs do."""
+        return at_work(Operator(self.server, self.tracking), self.tracking)
+
     def jobs(self) -> target.RayJobs:
         profile = load_profile(None, self.home)
         return target.RayJobs(profile, _tracked.Tracked.of(profile, {}))
@@ -68,6 +77,16 @@ class Place:
         """The only RayJob there is."""
         (found,) = self.server.jobs().values()
         return found
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of a cluster looks often, and gives up soon."""
+    for module in (api, _http):
+        monkeypatch.setattr(module, "FIRST_WAITS_S", (0.001,) * 2)
+        monkeypatch.setattr(module, "WAITS_S", (0.002,) * 5)
+    monkeypatch.setattr(collection, "FRESH_S", 0.0)
+    monkeypatch.setattr(_remote, "POLL_S", 0.01)
+    monkeypatch.setattr(_tracked, "POLL_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +105,7 @@ def strict(manifest: dict[str, Any]) -> list[str]:
 @pytest.fixture
 def place(template: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(render, "job", lambda _: copy.deepcopy(template))
-    monkeypatch.setattr(api, "FIRST_WAITS_S", (0.001,) * 2)
-    monkeypatch.setattr(api, "WAITS_S", (0.002,) * 5)
-    monkeypatch.setattr(collection, "FRESH_S", 0.0)
-    monkeypatch.setattr(_remote, "POLL_S", 0.01)
-    monkeypatch.setattr(_tracked, "POLL_S", 0.01)
+    impatient(monkeypatch)
     monkeypatch.setenv("TUNERY_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.setenv("TUNERY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TEAM_PASSWORD", CANARY)
@@ -102,32 +117,3 @@ def place(template: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPa
         server.add("Namespace", "tunery")
         tracking = stack.enter_context(tracking_stand_in.serving(Tracking()))
         yield Place(server, tracking, tmp_path, slept)
-
-
-def certificates(folder: Path) -> tuple[Path, Path]:
-    """An authority's certificate, and a server's with its key."""
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    ca, both = folder / "ca.pem", folder / "server.pem"
-    text = made.public_bytes(serialization.Encoding.PEM)
-    ca.write_bytes(text)
-    plain = serialization.NoEncryption()
-    both.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain) + text)
-    return ca, both

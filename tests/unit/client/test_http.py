@@ -12,7 +12,8 @@ import pytest
 
 from tests.servers import free_ports
 from tunery.client import _http
-from tunery.client._http import Server, tls
+from tunery.client._http import Server
+from tunery.client._trust import Trust
 from tunery.errors import ProfileError, UnreachableError
 from tunery.home import Home
 from tunery.profile import load_profile
@@ -63,7 +64,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
 
 @pytest.fixture
 def server(answers: Answers) -> Server:
-    return Server("the test", f"http://127.0.0.1:{answers.server_port}/", rights="the secret S of profile 'p'")
+    return Server(
+        "the test", f"http://127.0.0.1:{answers.server_port}/", rights="the secret S of profile 'p'", trust=Trust()
+    )
 
 
 def test_a_lost_connection_is_tried_again(answers: Answers, server: Server) -> None:
@@ -107,13 +110,13 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_http, "FIRST_WAITS_S", ())
     (port,) = free_ports(1)
     with pytest.raises(UnreachableError, match=f"the test at http://127.0.0.1:{port} does not answer"):
-        Server("the test", f"http://127.0.0.1:{port}", rights="").ask("GET", "/")
+        Server("the test", f"http://127.0.0.1:{port}", rights="", trust=Trust()).ask("GET", "/")
 
 
 def test_certificates_that_are_none_are_a_mistake_in_the_profile(tmp_path: Path) -> None:
-    profile = load_profile("local", Home(tmp_path))
-    assert tls(profile) is True
+    profile = load_profile("local", Home(tmp_path)).model_copy(update={"target": "ray"})
+    assert Trust.of(profile).tls is True
     (tmp_path / "ca.pem").write_text("no certificate")
     for path in (tmp_path / "ca.pem", tmp_path / "none.pem"):
         with pytest.raises(ProfileError, match=f"ca of profile 'local': {path} holds no certificates"):
-            tls(profile.model_copy(update={"ca": str(path)}))
+            Trust.of(profile.model_copy(update={"ca": str(path)}))

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.certificates import certificate
 from tests.deploy import schemas
 from tests.stand_ins import kubernetes as stand_in
 from tests.stand_ins import kubernetes_http
 from tests.stand_ins.kubernetes import ApiServer, Fault
 from tests.unit.client.fakes import SPEC, make_plan, wait_for
-from tests.unit.client.on_kubernetes import CANARY, PLAN, RUN, Place, certificates
+from tests.unit.client.on_kubernetes import CANARY, PLAN, RUN, Place
 from tunery import __version__
 from tunery.cli.app import run
 from tunery.client import Client, _rayjob, client_for
@@ -232,9 +233,9 @@ def test_without_a_kubeconfig_and_without_the_package(
 
 
 def test_certificates(place: Place, tmp_path: Path) -> None:
-    ca, certificate = certificates(tmp_path)
-    with kubernetes_http.serving(ApiServer(), certificate) as server:
+    made = certificate(tmp_path)
+    with kubernetes_http.serving(ApiServer(), made.server) as server:
         place.server = server
-        assert place.client(ca=ca).runs() == ()
+        assert place.client(ca=made.ca).runs() == ()
         with pytest.raises(UnreachableError, match=r"certificate that is not trusted here.*certificate-authority in"):
             place.client().runs()

@@ -164,3 +164,18 @@ def test_a_job_that_the_cluster_has_forgotten_goes_on_under_another_name(place: 
     assert client.state(RUN).status == "interrupted"
     assert client.send(PLAN).outcome == "resumed"
     assert place.job()["spec"]["jobId"] == f"{RUN}-again-1"
+
+
+@pytest.mark.parametrize("attempt", [{"jobDeploymentStatus": "Retrying", "jobStatus": ""},
+                                     {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}])  # fmt: skip
+def test_a_failed_run_that_goes_on_is_not_tried_by_its_old_job_too(place: Place, attempt: dict[str, str]) -> None:
+    client = place.client()
+    client.send(PLAN)
+    client.send(make_plan("other"))
+    place.tracking.tell(RUN, RUN, plan=PLAN.model_dump_json().encode(), status="failed")
+    place.server.operate(RUN, **attempt)
+    assert client.state(RUN).status == "failed"
+    assert client.resume(RUN).outcome == "resumed"
+    going = {name for name, job in place.server.jobs().items() if "deletionTimestamp" not in job["metadata"]}
+    assert going == {f"{RUN}-again-1", make_plan("other").run_id}
+    assert client.state(RUN).status == "starting"

@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from storage.files import write_whole
@@ -53,6 +56,22 @@ def test_the_driver_is_told_home_and_profile(home: Home, folder_of: FolderOf) ->
     folder = folder_of(plan.run_id)
     wait_for(lambda: not folder.driven())
     assert folder.driver_log.read_text() == f"{home.root} {folder.root} --profile lab\n"
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_what_is_shown_of_a_run_is_what_is_started(home: Home, folder_of: FolderOf, offline: bool) -> None:
+    plan = make_plan()
+    client = LocalClient(home, driver_command=FAKE_DRIVER, profile="lab")
+    shown = client.preview(plan, offline=offline)
+    client.send(plan, offline=offline)
+    folder = folder_of(plan.run_id)
+    until_running(folder)
+    driver = psutil.Process(folder.lock.pid())
+    assert {
+        "command": driver.cmdline(),
+        "environment": {"TUNERY_HOME": driver.environ()["TUNERY_HOME"]},
+    } == shown.content
+    assert shown.to == str(folder.root)
 
 
 def test_the_same_plan_again_finds_the_run(client: LocalClient, folder_of: FolderOf) -> None:
@@ -112,6 +131,31 @@ def test_a_run_that_ended_goes_on_only_when_asked_to(
     until_running(folder)
     assert client.state(plan.run_id).error == "", "the error of the last time is not this one's"
     assert client.resume(plan.run_id).outcome == "attached"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_driver_that_has_told_the_end_and_not_gone_yet_is_waited_for(
+    client: LocalClient, folder_of: FolderOf, fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", "lingers")
+    plan = make_plan()
+    client.send(plan)
+    folder = folder_of(plan.run_id)
+    (folder.root / "fail").touch()
+    assert [state.status for state in client.watch(plan.run_id)][-1] == "failed"
+    assert folder.driven()
+
+    waits: list[float] = []
+
+    def let_it_go(seconds: float) -> None:
+        waits.append(seconds)
+        (folder.root / "gone").touch()
+        time.sleep(0.01)  # between two looks
+
+    monkeypatch.setattr(local, "time", SimpleNamespace(sleep=let_it_go, monotonic=time.monotonic))
+    monkeypatch.setenv("FAKE_DRIVER", "finishes")
+    assert client.resume(plan.run_id, fresh=fresh).outcome == ("started" if fresh else "resumed")
+    assert waits, "it was waited for"
 
 
 def test_ten_submits_at_once_start_one_driver(home: Home, folder_of: FolderOf, tmp_path: Path) -> None:
