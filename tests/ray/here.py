@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import psycopg
 from pyarrow import fs
@@ -71,6 +72,14 @@ class Here:
     def login(self) -> tuple[str, str]:
         return "tunery", self.layout.secret("mlflow-password")
 
+    def administer(self, path: str, **body: object) -> dict[str, Any]:
+        """What MLflow answers to its administrator."""
+        url = f"{self.url('mlflow', 'mlflow')}/api/{path}"
+        answer = httpx.post(url, auth=self.login, json=body, timeout=60)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
     @property
     def jobs(self) -> str:
         return self.url("ray-head", "dashboard")
@@ -92,10 +101,19 @@ class Here:
 
     def lose(self, part: str) -> None:
         """SIGKILL to a part and all that it has started, as when its machine goes."""
-        gone = psutil.Process(self.kept.processes[part].pid)
-        for process in [gone, *gone.children(recursive=True)]:
+        for process in self._all_of(part):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+    def listening(self, part: str) -> dict[int, str]:
+        """Port -> the command line of who listens there, of a part and all that it has started."""
+        return {
+            address.port: " ".join(_words(process)) for process in self._all_of(part) for address in _listening(process)
+        }
+
+    def _all_of(self, part: str) -> list[psutil.Process]:
+        main = psutil.Process(self.kept.processes[part].pid)
+        return [main, *main.children(recursive=True)]
 
     def conditions(self) -> dict[str, str]:
         """Part -> how it is, where one is not well."""
@@ -125,6 +143,14 @@ def _words(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def _listening(process: psutil.Process) -> list[Any]:
+    try:
+        found = process.net_connections("tcp")
+    except psutil.Error:
+        return []  # it has ended meanwhile
+    return [each.laddr for each in found if each.status == psutil.CONN_LISTEN]
 
 
 def _files(root: Path) -> Iterator[Path]:

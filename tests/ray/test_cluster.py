@@ -26,6 +26,7 @@ from storage.files import write_whole
 from tests.browser import Browser, installed
 from tests.mlflow_pages import look, study_of
 from tests.object_store import OWNER, ObjectStore
+from tests.ray import routes
 from tests.ray.conftest import eventually, rows
 from tests.ray.here import Here
 from tests.ray.laptop import CONFIGURATION, client, document, jobs_of, log_of, plan_of, spec_file, steps_of, trials_of
@@ -50,18 +51,7 @@ LONG: dict[str, Any] = {
 """One trial ends soon, and the other is under way for as long as a test has things to do to it."""
 
 PARTS = [*(["postgres"] if postgres.programs() else []), "mlflow", "ray-head", "ray-node-1"]
-ACTING = [
-    ("GET", "/api/jobs/"), ("POST", "/api/jobs/"), ("GET", "/api/jobs/x"), ("DELETE", "/api/jobs/x"),
-    ("POST", "/api/jobs/x/stop"), ("GET", "/api/jobs/x/logs"), ("GET", "/api/v0/nodes"), ("GET", "/nodes?view=summary"),
-    ("PUT", "/api/serve/applications/"), ("GET", "/api/packages/gcs/x.zip"), ("PUT", "/api/packages/gcs/x.zip"),
-]  # fmt: skip
-TRACKING = [
-    ("POST", "/api/2.0/mlflow/experiments/search"), ("POST", "/api/2.0/mlflow/experiments/create"),
-    ("POST", "/api/2.0/mlflow/runs/create"), ("POST", "/api/2.0/mlflow/runs/search"),
-    ("POST", "/api/2.0/mlflow/registered-models/create"), ("GET", "/api/2.0/mlflow/users/get?username=tunery"),
-    ("GET", "/get-artifact?run_uuid=x&path=y"), ("PUT", "/api/2.0/mlflow-artifacts/artifacts/1/x"),
-    ("POST", "/api/2.0/mlflow/users/create"),
-]  # fmt: skip
+NODES = ["ray-head", "ray-node-1"]
 
 
 @pytest.fixture(scope="module")
@@ -122,29 +112,44 @@ def test_all_is_well_and_a_second_up_starts_nothing(here: Here) -> None:
     ]
 
 
-def test_nobody_acts_without_a_token_or_a_login(here: Here) -> None:
-    jobs, tracking = here.url("ray-head", "dashboard"), here.url("mlflow", "mlflow")
-    for method, path in ACTING:
-        assert httpx.request(method, f"{jobs}{path}", timeout=60).status_code == 401, path
-    wrong = {"Authorization": "Bearer wrong"}
-    assert httpx.get(f"{jobs}/api/jobs/", headers=wrong, timeout=60).status_code in (401, 403)
-    for method, path in TRACKING:
-        assert httpx.request(method, f"{tracking}{path}", timeout=60).status_code in (401, 403), path
+def test_nobody_acts_without_a_token(here: Here) -> None:
+    logs = here.layout.root / "ray" / "session_latest" / "logs"
+    dashboard, agent = (routes.of_ray(logs / name) for name in ("dashboard.log", "dashboard_agent.log"))
+    assert {"POST /api/jobs/", "DELETE /api/serve/applications/", "GET /memory_profile"} <= set(map(str, dashboard))
+    assert {"POST /api/job_agent/jobs/", "GET /logs/{file}"} <= set(map(str, agent))
+    asked = [(here.jobs, dashboard, routes.DASHBOARD_OPEN)]
+    for node in NODES:
+        asked.append((here.url(node, "agent"), agent, routes.AGENT_OPEN))
+        (port,) = (port for port, words in here.listening(node).items() if "RuntimeEnvAgent" in words)
+        asked.append((f"http://127.0.0.1:{port}", routes.of_runtime_env_agent(), {}))
+    for url, found, public in asked:
+        for headers in (None, {"Authorization": "Bearer wrong"}):
+            assert routes.open_to(url, found, headers) == set(public), (url, headers)
+    # Whatever else speaks HTTP there tells figures, and nothing of what it is asked for.
+    known = {httpx.URL(url).port for url, _, _ in asked}
+    others = {port for node in NODES for port in here.listening(node)} - known
+    assert {path for port in others for path in routes.answered(port)} == {"/", "/metrics"}
+
+
+def test_nobody_acts_without_a_login(here: Here, tmp_path: Path) -> None:
+    tracking = here.url("mlflow", "mlflow")
+    found = routes.of_mlflow(tmp_path)
+    known = {"POST /api/2.0/mlflow/runs/create", "PUT /api/2.0/mlflow-artifacts/artifacts/{artifact_path}"}
+    assert known <= set(map(str, found))
+    assert routes.open_to(tracking, found) == set(routes.MLFLOW_OPEN)
     experiment = f"{tracking}/api/2.0/mlflow/experiments/get?experiment_id=0"
     assert httpx.get(experiment, auth=here.login, timeout=60).status_code == 200
     assert httpx.get(experiment, auth=("tunery", "wrong"), timeout=60).status_code == 401
     foreign = httpx.get(experiment, auth=here.login, headers={"Host": "evil.example"}, timeout=60)
     assert foreign.status_code == 403
     # Who has a login and no grant sees nothing.
-    made = httpx.post(
-        f"{tracking}/api/2.0/mlflow/users/create",
-        auth=here.login,
-        json={"username": "guest", "password": "a long enough password"},
-        timeout=60,
-    )
-    assert made.status_code == 200, made.text
+    here.administer("2.0/mlflow/users/create", username="guest", password="a long enough password")
     assert httpx.get(experiment, auth=("guest", "a long enough password"), timeout=60).status_code == 403
+
+
+def test_servers_listen_on_this_machine_alone(here: Here) -> None:
     local = {here.kept.ports[part][port] for part, port in (("mlflow", "mlflow"), ("ray-head", "dashboard"))}
+    local |= {here.kept.ports[node]["agent"] for node in NODES}
     local |= set(here.kept.ports.get("postgres", {}).values())
     listening = [each.laddr for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr]
     assert {address.ip for address in listening if address.port in local} == {"127.0.0.1"}
