@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ import yaml
 
 from tests.ray.conftest import small_spec
 from tests.ray.here import Here
+from tunery import mirrored
 from tunery.cli.app import run
 from tunery.client import Client, client_for
 from tunery.errors import NotFoundError
@@ -30,10 +32,31 @@ jobs = "{jobs}"
 tracking_uri = "{mlflow}"
 
 [profiles.team.secrets]
-MLFLOW_TRACKING_USERNAME = {{file = "{secrets}/mlflow-user"}}
-MLFLOW_TRACKING_PASSWORD = {{file = "{secrets}/mlflow-password"}}
+MLFLOW_TRACKING_USERNAME = {{env = "TEAM_MLFLOW_USER"}}
+MLFLOW_TRACKING_PASSWORD = {{env = "TEAM_MLFLOW_PASSWORD"}}
 RAY_AUTH_TOKEN = {{env = "TEAM_RAY_TOKEN"}}
 """
+
+ANN = ("ann", f"canary-{uuid.uuid4().hex}")
+"""Who sends: a user of MLflow's that administers nothing. Her password is made anew: nothing else can hold it."""
+
+
+def admit(here: Here) -> None:
+    """What docs/cluster.md says that an administrator does for somebody who is to send sweeps."""
+    user, password = ANN
+    here.administer("2.0/mlflow/users/create", username=user, password=password)
+    here.administer("2.0/mlflow/experiments/create", name=mirrored.EXPERIMENT)
+    grant(here, "READ")
+
+
+def grant(here: Here, right: str, *, anew: bool = False) -> None:
+    """A right of hers to the experiment that tells of runs; `anew`: in place of the one that she had."""
+    known = here.administer("2.0/mlflow/experiments/search", filter=f"name = '{mirrored.EXPERIMENT}'", max_results=2)
+    (experiment,) = known["experiments"]
+    hers = {"username": ANN[0], "resource_type": "experiment", "resource_id": experiment["experiment_id"]}
+    if anew:
+        here.administer("3.0/mlflow/users/permissions/revoke", **hers)
+    here.administer("3.0/mlflow/users/permissions/grant", **hers, permission=right)
 
 
 def client(laptop: Home) -> Client:

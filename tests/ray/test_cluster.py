@@ -1,7 +1,8 @@
 """This machine as a real cluster of two nodes, made by `platform up`, and sweeps sent to it from elsewhere.
 
 One cluster for the file, with MLflow's server, a bucket of a real S3 server for artifacts and checkpoints, and Postgres
-if that is installed; its last test takes it down. The laptop that sends shares no folder with it.
+if that is installed; its last test takes it down. The laptop that sends shares no folder with it, and its user
+administers nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,19 @@ from tests.object_store import OWNER, ObjectStore
 from tests.ray import routes
 from tests.ray.conftest import eventually, rows
 from tests.ray.here import Here
-from tests.ray.laptop import CONFIGURATION, client, document, jobs_of, log_of, plan_of, spec_file, steps_of, trials_of
+from tests.ray.laptop import (
+    ANN,
+    CONFIGURATION,
+    admit,
+    client,
+    document,
+    jobs_of,
+    log_of,
+    plan_of,
+    spec_file,
+    steps_of,
+    trials_of,
+)
 from tunery import __version__
 from tunery.cli.app import run
 from tunery.errors import ProfileError
@@ -84,11 +97,18 @@ def here(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) ->
             shutil.rmtree(kept.postgres_data, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def ann(here: Here) -> tuple[str, str]:
+    admit(here)
+    return ANN
+
+
 @pytest.fixture
-def laptop(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def laptop(here: Here, ann: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     config = tmp_path / "laptop.toml"
-    mlflow, secrets = here.url("mlflow", "mlflow"), here.layout.secrets
-    config.write_text(CONFIGURATION.format(jobs=here.jobs, mlflow=mlflow, secrets=secrets))
+    config.write_text(CONFIGURATION.format(jobs=here.jobs, mlflow=here.url("mlflow", "mlflow")))
+    for name, value in zip(("TEAM_MLFLOW_USER", "TEAM_MLFLOW_PASSWORD"), ann, strict=True):
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("TUNERY_CONFIG", str(config))
     monkeypatch.setenv("TUNERY_HOME", str(tmp_path / "laptop"))
     monkeypatch.setenv("TEAM_RAY_TOKEN", here.layout.secret("ray-token"))
