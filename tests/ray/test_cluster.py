@@ -162,6 +162,11 @@ def test_nobody_acts_without_a_login(here: Here, tmp_path: Path) -> None:
     assert httpx.get(experiment, auth=("tunery", "wrong"), timeout=60).status_code == 401
     foreign = httpx.get(experiment, auth=here.login, headers={"Host": "evil.example"}, timeout=60)
     assert foreign.status_code == 403
+    search = f"{tracking}/api/2.0/mlflow/experiments/search"
+    for origin, status in ((tracking, 200), ("http://evil.example", 403)):
+        headers = {"Origin": origin}
+        asked = httpx.post(search, auth=here.login, headers=headers, json={"max_results": 1}, timeout=60)
+        assert asked.status_code == status, origin
     # Who has a login and no grant sees nothing.
     here.administer("2.0/mlflow/users/create", username="guest", password="a long enough password")
     assert httpx.get(experiment, auth=("guest", "a long enough password"), timeout=60).status_code == 403
