@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ import psycopg
 from pyarrow import fs
 
 from storage.stores import Address
-from tests.object_store import ObjectStore
+from tests.object_store import BUCKET, ObjectStore
 from tunery.here import postgres
 from tunery.here.kept import Kept, load
 from tunery.here.layout import Layout
@@ -135,7 +137,36 @@ class Here:
 
     def holders(self, secret: str) -> list[Path]:
         """Files of the cluster in which it stands."""
-        return [file for file in _files(self.home.root) if secret.encode() in file.read_bytes()]
+        return [file for file in _files(self.home.root) if holds(file.read_bytes(), secret)]
+
+    def kept_elsewhere(self) -> dict[str, bytes]:
+        """What is kept in no file of the cluster's: the databases, and every object of the bucket."""
+        found = {name: self._dump(name) for name in postgres.DATABASES} if self.kept.database == "postgres" else {}
+        files = self.objects.files()
+        for each in files.get_file_info(fs.FileSelector(BUCKET, recursive=True)):
+            if each.type == fs.FileType.File:
+                with files.open_input_stream(each.path) as stream:
+                    found[each.path] = stream.read()
+        return found
+
+    def _dump(self, database: str) -> bytes:
+        folder = postgres.programs()
+        assert folder is not None
+        url = postgres.url(database, self.kept.ports["postgres"]["postgres"])
+        environment = os.environ | {"PGPASSFILE": str(postgres.password_file(self.layout))}
+        done = subprocess.run([folder / "pg_dump", url], env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def holds(content: bytes, text: str) -> bool:
+    """Whether it stands there: a dump has bytes as hexadecimal digits, and a workbook is an archive."""
+    if any(each in content for each in (text.encode(), text.encode().hex().encode())):
+        return True
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return False
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return any(holds(archive.read(name), text) for name in archive.namelist())
 
 
 def _words(process: psutil.Process) -> list[str]:

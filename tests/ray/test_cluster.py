@@ -29,7 +29,7 @@ from tests.mlflow_pages import look, study_of
 from tests.object_store import OWNER, ObjectStore
 from tests.ray import routes
 from tests.ray.conftest import eventually, rows
-from tests.ray.here import Here
+from tests.ray.here import Here, holds
 from tests.ray.laptop import (
     ANN,
     CONFIGURATION,
@@ -325,9 +325,15 @@ def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> No
     assert said["label"] == "acceptable"
 
     here.look_around()
-    for name, secret in here.secrets().items():
+    elsewhere = here.kept_elsewhere()
+    # What is no secret is found there, so that what is one would be.
+    told = {where for where, content in elsewhere.items() if holds(content, state["run_id"])}
+    assert set(postgres.DATABASES if "postgres" in PARTS else ()) <= told
+    assert [where for where in told if where.endswith("/plan.json")]
+    for name, secret in (here.secrets() | {"ann's password": ANN[1]}).items():
         assert not [words for words in here.seen if secret in words], f"{name} is in a process list"
         assert {file.parent for file in here.holders(secret)} <= {here.layout.secrets}, name
+        assert not [where for where, content in elsewhere.items() if holds(content, secret)], name
     assert {oct(file.stat().st_mode & 0o777) for file in here.layout.secrets.iterdir()} == {"0o600"}
 
 
