@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -78,6 +79,12 @@ def jobs_of(here: Here, run_id: str) -> list[str]:
     """The cluster's jobs of a run, asked without the client."""
     found = httpx.get(f"{here.jobs}/api/jobs/", headers=here.token, timeout=60).json()
     return sorted(job["submission_id"] for job in found if run_of(job["metadata"]) == run_id)
+
+
+def ended_job(here: Here, job: str) -> dict[str, Any] | None:
+    """What the Jobs API says of one that has ended, asked without the client."""
+    found: dict[str, Any] = httpx.get(f"{here.jobs}/api/jobs/{job}", headers=here.token, timeout=60).json()
+    return found if found["status"] not in ("PENDING", "RUNNING") else None
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, object]:

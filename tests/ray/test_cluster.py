@@ -36,6 +36,8 @@ from tests.ray.laptop import (
     admit,
     client,
     document,
+    ended_job,
+    grant,
     jobs_of,
     log_of,
     plan_of,
@@ -45,12 +47,14 @@ from tests.ray.laptop import (
 )
 from tunery import __version__
 from tunery.cli.app import run
+from tunery.client._tracked import Tracked
 from tunery.errors import ProfileError
 from tunery.here import postgres
 from tunery.here.kept import load
 from tunery.home import Home
 from tunery.parcel import Parcel
-from tunery.runs import RunFolder, TrialState
+from tunery.profile import load_profile
+from tunery.runs import ENDED, RunFolder, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
@@ -235,6 +239,32 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops(
     assert run(["submit", str(spec)]) == 130
     assert f"`platform resume {run_id}` lets it go on" in capsys.readouterr().err
     assert jobs_of(here, run_id) == [run_id]
+
+
+def test_a_sweep_that_is_asked_over_mlflow_alone_stops(
+    here: Here, laptop: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on Kubernetes, where nothing else of a run is reached from outside."""
+    spec = spec_file(here, tmp_path, "pears", **LONG)
+    run_id = plan_of(spec).run_id
+    assert run(["submit", str(spec), "--detach"]) == 0
+    mine = client(laptop)
+    eventually(lambda: any(t.objective is not None for t in trials_of(mine, "pears").values()), "a result", every_s=1.0)
+
+    profile = load_profile(None, laptop)
+    tracked = Tracked.of(profile, profile.environment())
+    entry = tracked.entry(run_id)
+    assert entry is not None
+    with pytest.raises(ProfileError, match="HTTP 403"):
+        tracked.ask_to_stop(entry)  # who may read alone
+    grant(here, "EDIT", anew=True)
+    tracked.ask_to_stop(entry)
+    eventually(lambda: mine.state(run_id).status in ENDED, "its end", every_s=1.0)
+    assert mine.state(run_id).status == "stopped"
+    assert run(["submit", str(spec)]) == 130
+    assert f"`platform resume {run_id}` lets it go on" in capsys.readouterr().err
+    job = eventually(lambda: ended_job(here, run_id), "the end of its job", every_s=1.0)
+    assert (job["status"], job["driver_exit_code"]) == ("FAILED", 130)
 
 
 def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_runs_twice(
