@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,30 @@ from typing import Any
 import httpx
 import psutil
 import psycopg
+import pytest
 from pyarrow import fs
 
+from storage.files import write_whole
 from storage.stores import Address
-from tests.object_store import BUCKET, ObjectStore
+from tests.object_store import BUCKET, OWNER, ObjectStore
+from tests.ray.conftest import rows
+from tunery import mirrored
 from tunery.here import postgres
 from tunery.here.kept import Kept, load
 from tunery.here.layout import Layout
 from tunery.home import Home
+
+SHORT_EPOCHS, LONG_EPOCHS = 3, 48
+LONG: dict[str, Any] = {
+    "search__trials": 2,
+    "search__sampler": {"name": "grid"},
+    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, LONG_EPOCHS]}},
+    "train__batch_size": 2,
+}
+"""One trial ends soon, and the other is under way for as long as a test has things to do to it."""
+
+PARTS = [*(["postgres"] if postgres.programs() else []), "mlflow", "ray-head", "ray-node-1"]
+NODES = ["ray-head", "ray-node-1"]
 
 
 @dataclass
@@ -82,9 +99,23 @@ class Here:
         found: dict[str, Any] = answer.json()
         return found
 
+    def grant(self, user: str, right: str, *, anew: bool = False) -> None:
+        """A right to the experiment that tells of runs; `anew`: in place of the one that the user had."""
+        named = f"name = '{mirrored.EXPERIMENT}'"
+        (experiment,) = self.administer("2.0/mlflow/experiments/search", filter=named, max_results=2)["experiments"]
+        what = {"username": user, "resource_type": "experiment", "resource_id": experiment["experiment_id"]}
+        if anew:
+            self.administer("3.0/mlflow/users/permissions/revoke", **what)
+        self.administer("3.0/mlflow/users/permissions/grant", **what, permission=right)
+
     @property
     def jobs(self) -> str:
         return self.url("ray-head", "dashboard")
+
+    def job(self, job: str) -> dict[str, Any]:
+        """What the Jobs API says of one, asked without the client."""
+        found: dict[str, Any] = httpx.get(f"{self.jobs}/api/jobs/{job}", headers=self.token, timeout=60).json()
+        return found
 
     def look_around(self) -> None:
         self.seen.update(" ".join(_words(process)) for process in psutil.process_iter())
@@ -157,6 +188,38 @@ class Here:
         done = subprocess.run([folder / "pg_dump", url], env=environment, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+@contextmanager
+def brought_up(folder: Path, object_store: ObjectStore) -> Iterator[Here]:
+    """A cluster of two nodes, with all of its own, and data, below the folder; at the end it is down."""
+    if postgres.programs() is None and os.environ.get("CI"):
+        # Where all is tested nothing is passed over, and on sqlite half of it would be.
+        pytest.fail("Postgres is not installed here")
+    for split, count in (("train", 96), ("validation", 32)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows(count, len(split)))
+        write_whole(folder / "data" / "cola" / f"{split}.jsonl", lines.encode())
+    environment = os.environ | {
+        "TUNERY_HOME": str(folder / "home"),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "COLUMNS": "200",
+        "OMP_NUM_THREADS": "1",
+    }
+    environment.pop("TUNERY_CONFIG", None)
+    store = object_store.address()
+    made = Here(Home(folder / "home"), environment, folder, store, object_store)
+    try:
+        made.environment |= {**OWNER.environment, "AWS_ENDPOINT_URL": object_store.endpoint}
+        brought = made.document("up", "--workers", "1", "--cpus", "2", "--store", str(store))
+        for name in (*OWNER.environment, "AWS_ENDPOINT_URL"):
+            del made.environment[name]  # from here on the cluster knows
+        assert brought["started"], brought
+        yield made
+    finally:
+        made.platform("down")
+        kept = load(made.layout)
+        if kept is not None and kept.postgres_data:
+            shutil.rmtree(kept.postgres_data, ignore_errors=True)
 
 
 def holds(content: bytes, text: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -42,22 +41,23 @@ ANN = ("ann", f"canary-{uuid.uuid4().hex}")
 """Who sends: a user of MLflow's that administers nothing. Her password is made anew: nothing else can hold it."""
 
 
-def admit(here: Here) -> None:
-    """What docs/cluster.md says that an administrator does for somebody who is to send sweeps."""
+def admit(here: Here) -> tuple[str, str]:
+    """What docs/cluster.md says that an administrator does for somebody who is to send sweeps; her login."""
     user, password = ANN
     here.administer("2.0/mlflow/users/create", username=user, password=password)
     here.administer("2.0/mlflow/experiments/create", name=mirrored.EXPERIMENT)
-    grant(here, "READ")
+    here.grant(user, "READ")
+    return ANN
 
 
-def grant(here: Here, right: str, *, anew: bool = False) -> None:
-    """A right of hers to the experiment that tells of runs; `anew`: in place of the one that she had."""
-    known = here.administer("2.0/mlflow/experiments/search", filter=f"name = '{mirrored.EXPERIMENT}'", max_results=2)
-    (experiment,) = known["experiments"]
-    hers = {"username": ANN[0], "resource_type": "experiment", "resource_id": experiment["experiment_id"]}
-    if anew:
-        here.administer("3.0/mlflow/users/permissions/revoke", **hers)
-    here.administer("3.0/mlflow/users/permissions/grant", **hers, permission=right)
+def equip(here: Here, login: tuple[str, str], folder: Path) -> dict[str, str]:
+    """What is in the environment of a laptop whose home is below this folder, and which has that login at MLflow."""
+    config = folder / "laptop.toml"
+    config.write_text(CONFIGURATION.format(jobs=here.jobs, mlflow=here.url("mlflow", "mlflow")))
+    user, password = login
+    token = here.layout.secret("ray-token")
+    secret = {"TEAM_MLFLOW_USER": user, "TEAM_MLFLOW_PASSWORD": password, "TEAM_RAY_TOKEN": token}
+    return {"TUNERY_CONFIG": str(config), "TUNERY_HOME": str(folder / "laptop"), "COLUMNS": "160", **secret}
 
 
 def client(laptop: Home) -> Client:
@@ -79,12 +79,6 @@ def jobs_of(here: Here, run_id: str) -> list[str]:
     """The cluster's jobs of a run, asked without the client."""
     found = httpx.get(f"{here.jobs}/api/jobs/", headers=here.token, timeout=60).json()
     return sorted(job["submission_id"] for job in found if run_of(job["metadata"]) == run_id)
-
-
-def ended_job(here: Here, job: str) -> dict[str, Any] | None:
-    """What the Jobs API says of one that has ended, asked without the client."""
-    found: dict[str, Any] = httpx.get(f"{here.jobs}/api/jobs/{job}", headers=here.token, timeout=60).json()
-    return found if found["status"] not in ("PENDING", "RUNNING") else None
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, object]:

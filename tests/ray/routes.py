@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import httpx
 import ray
+
+from tests.ray.here import Here
 
 LIMIT_S = 60.0
 
@@ -49,6 +51,20 @@ class Route:
     def asked(self) -> str:
         """A path that leads to it."""
         return re.sub(r"\{[^}]*\}|<[^>]*>", "1", self.path)
+
+
+def of_cluster(here: Here, nodes: Sequence[str]) -> list[tuple[str, set[Route], Mapping[str, str]]]:
+    """Of each HTTP server of Ray's that acts: its address, its routes, and those of them that are open to anybody."""
+    logs = here.layout.root / "ray" / "session_latest" / "logs"
+    dashboard, agent = (of_ray(logs / name) for name in ("dashboard.log", "dashboard_agent.log"))
+    assert {"POST /api/jobs/", "DELETE /api/serve/applications/", "GET /memory_profile"} <= set(map(str, dashboard))
+    assert {"POST /api/job_agent/jobs/", "GET /logs/{file}"} <= set(map(str, agent))
+    found = [(here.jobs, dashboard, DASHBOARD_OPEN)]
+    for node in nodes:
+        found.append((here.url(node, "agent"), agent, AGENT_OPEN))
+        (port,) = (port for port, words in here.listening(node).items() if "RuntimeEnvAgent" in words)
+        found.append((f"http://127.0.0.1:{port}", of_runtime_env_agent(), {}))
+    return found
 
 
 def of_ray(log: Path) -> set[Route]:

