@@ -138,10 +138,12 @@ class Here:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def listening(self, part: str) -> dict[int, str]:
-        """Port -> the command line of who listens there, of a part and all that it has started."""
+    def listening(self, part: str) -> dict[str, str]:
+        """URL -> the command line of who listens there, of a part and all that it has started."""
         return {
-            address.port: " ".join(_words(process)) for process in self._all_of(part) for address in _listening(process)
+            f"http://{_reached(address.ip)}:{address.port}": " ".join(_words(process))
+            for process in self._all_of(part)
+            for address in _listening(process)
         }
 
     def _all_of(self, part: str) -> list[psutil.Process]:
@@ -185,7 +187,7 @@ class Here:
         assert folder is not None
         url = postgres.url(database, self.kept.ports["postgres"]["postgres"])
         environment = os.environ | {"PGPASSFILE": str(postgres.password_file(self.layout))}
-        done = subprocess.run([folder / "pg_dump", url], env=environment, capture_output=True, check=False)
+        done = subprocess.run([str(folder / "pg_dump"), url], env=environment, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -245,6 +247,10 @@ def _listening(process: psutil.Process) -> list[Any]:
     except psutil.Error:
         return []  # it has ended meanwhile
     return [each.laddr for each in found if each.status == psutil.CONN_LISTEN]
+
+
+def _reached(ip: str) -> str:
+    return "127.0.0.1" if ip in ("0.0.0.0", "::") else ip.removeprefix("::ffff:")
 
 
 def _files(root: Path) -> Iterator[Path]:

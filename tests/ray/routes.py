@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -32,7 +31,12 @@ AGENT_OPEN: Mapping[str, str] = {
     "GET /api/local_raylet_healthz": "for probes, and for `platform ps`",
 }
 """What Ray leaves open by design, why, and nothing of it acts. `POST /api/authenticate` takes the token itself."""
-MLFLOW_OPEN: Mapping[str, str] = {}
+MLFLOW_OPEN: Mapping[str, str] = {
+    "GET /health": "for probes: whether it answers",
+    "GET /static-files/<path:path>": "its pages: scripts and pictures of the package",
+    "GET /api/3.0/mlflow/server-info": "what clients ask before they log in: the kind of its store, and what it offers",
+    "GET /ajax-api/3.0/mlflow/server-info": "the same, for its pages",
+}
 """The same of MLflow."""
 
 
@@ -62,8 +66,8 @@ def of_cluster(here: Here, nodes: Sequence[str]) -> list[tuple[str, set[Route], 
     found = [(here.jobs, dashboard, DASHBOARD_OPEN)]
     for node in nodes:
         found.append((here.url(node, "agent"), agent, AGENT_OPEN))
-        (port,) = (port for port, words in here.listening(node).items() if "RuntimeEnvAgent" in words)
-        found.append((f"http://127.0.0.1:{port}", of_runtime_env_agent(), {}))
+        (url,) = (url for url, words in here.listening(node).items() if "RuntimeEnvAgent" in words)
+        found.append((url, of_runtime_env_agent(), {}))
     return found
 
 
@@ -127,14 +131,3 @@ def open_to(url: str, routes: Iterable[Route], headers: Mapping[str, str] | None
     refused = {HTTPStatus.UNAUTHORIZED} if headers is None else {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
     with httpx.Client(base_url=url, headers=dict(headers or {}), timeout=LIMIT_S, trust_env=False) as client:
         return {str(each) for each in routes if client.request(each.method, each.asked).status_code not in refused}
-
-
-def answered(port: int) -> set[str]:
-    """Of the two paths that every server of figures has, those that one of this machine answers to; gRPC to none."""
-    found = set()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT_S, trust_env=False) as client:
-        for path in ("/", "/metrics"):
-            with suppress(httpx.HTTPError):
-                if client.get(path).status_code == HTTPStatus.OK:
-                    found.add(path)
-    return found
