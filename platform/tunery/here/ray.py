@@ -1,6 +1,7 @@
 """Ray of this machine: a head with its dashboard, and further nodes, all with one token.
 
-Dashboard and agents listen on 127.0.0.1. Ray's own ports listen on every address, as Ray has it, and ask for the token.
+The dashboard listens on 127.0.0.1. Agents listen on the machine's own address too, which Ray takes for 127.0.0.1, and
+Ray's own ports on every address; all of them ask for the token.
 """
 
 from __future__ import annotations
