@@ -93,6 +93,29 @@ def test_studies_share_as_many_packs_as_there_are_cores(begin: Begin) -> None:
     assert max(at_once) <= 2 * cores, "beside those in the packs, one waits for each of them"
 
 
+def test_trials_of_two_tasks_train_at_once_in_one_process(begin: Begin) -> None:
+    # More epochs than it takes the second to come, however long that is; both are stopped then.
+    sweep = begin(tasks=["cola", "sst2"], search__trials=1, search__space={}, train__epochs=1000)
+    sweep.start()
+
+    def both() -> bool:
+        """In one look at the state: both train, and the second one has done so for an epoch."""
+        if not sweep.folder.state_file.exists():
+            return False
+        trials = [trial for study in sweep.state.studies for trial in study.trials]
+        return [trial.status == "running" and trial.epoch >= 2 for trial in trials] == [True, True]
+
+    eventually(both, "a trial of each task, both under way")
+    sweep.folder.stop_file.touch()
+    assert sweep.wait() == 130
+    logs = [sweep.folder.trial_log(task, 0).read_text() for task in ("cola", "sst2")]
+    places = [re.findall(r"seated in (pack-\d+ \(process \d+\))", log) for log in logs]
+    assert len(places[0]) == 1
+    assert places[0] == places[1]
+    times = [[line.partition(" ")[0] for line in log.splitlines() if ", epoch " in line] for log in logs]
+    assert max(each[0] for each in times) < min(each[-1] for each in times), "they were evaluated in turn"
+
+
 def test_between_evaluations_a_killed_pack_goes_on_from_the_newest_checkpoint_as_if_nothing_had_been(
     begin: Begin,
 ) -> None:
@@ -130,13 +153,14 @@ def test_between_evaluations_a_killed_pack_goes_on_from_the_newest_checkpoint_as
         assert curves[0] == curves[1], f"{metric}: every digit"
 
 
-def test_a_pack_of_two_workers_goes_on_when_one_is_killed(begin: Begin) -> None:
+@pytest.mark.parametrize("rank", [0, 1], ids=["the one that speaks", "the other"])
+def test_a_pack_of_two_workers_goes_on_when_one_is_killed(rank: int, begin: Begin) -> None:
     sweep = begin(train__epochs=3, search__trials=2, resources={"workers": 2, "seats": 2})
     sweep.start()
     eventually(sweep.begun, "a trial with a checkpoint")
     first = sweep.pack_processes()
     assert len(set(first)) == 2
-    os.kill(first[1], signal.SIGKILL)
+    os.kill(first[rank], signal.SIGKILL)
     assert sweep.wait() == 0, sweep.folder.driver_log.read_text()
     assert not set(sweep.pack_processes()) & set(first), "the whole group is started again"
     assert [(t.number, t.status, t.step) for t in sweep.study().trials] == [(n, "finished", 36) for n in range(2)]

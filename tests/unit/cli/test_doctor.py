@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,8 @@ def test_a_machine_that_is_well(home: Home, monkeypatch: pytest.MonkeyPatch, cap
     checks = report(capsys)
     assert all(check["ok"] for check in checks.values() if check["required"])
     assert checks["TUNERY_HOME"]["detail"] == str(home.root)
+    ways = r"attention: (buckets|varlen); adapters: (loop|grouped) \(.+\)"
+    assert re.search(ways, str(checks["engine"]["detail"])), "how the engine would compute is printed"
     assert list(home.root.iterdir()) == [], "trying it leaves nothing behind"
     assert run(["doctor"]) == 0
     assert "all a run needs is here" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tuners.engine import Base, BaseSpec, Example, HeadSpec, SeatSpec
 from tuners.lora.config import Config as LoraConfig
 
 VOCABULARY = 120
+DEVICE = torch.device(os.environ.get("TUNERY_TEST_DEVICE", "cpu"))
+"""Where bases are loaded; what is compared with theirs is computed there too, or moved."""
 
 
 class Sentences:
@@ -53,31 +56,32 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """tiny("bert") -> a folder with a random model of that family."""
     import transformers as t
 
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
     common = {"vocab_size": VOCABULARY, "max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.2}
-    grouped = sizes | common | {"num_key_value_heads": 2}
+    sizes = common | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    grouped = sizes | {"num_key_value_heads": 2}
     rates = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-    configs: dict[str, Any] = {
-        "bert": lambda layers: t.BertConfig(**sizes | {"num_hidden_layers": layers}, **common, **rates),
-        "roberta": lambda _: t.RobertaConfig(**sizes, **common, **rates),
-        "distilbert": lambda _: t.DistilBertConfig(dim=64, n_layers=2, n_heads=4, hidden_dim=128, **common),
-        "llama": lambda _: t.LlamaConfig(**grouped),
-        "qwen2": lambda _: t.Qwen2Config(**grouped),
-        "qwen3": lambda _: t.Qwen3Config(**grouped, head_dim=16),
-        "mistral": lambda _: t.MistralConfig(**grouped, sliding_window=None),
+    configs: dict[str, tuple[Any, dict[str, Any]]] = {
+        "bert": (t.BertConfig, sizes | rates),
+        "roberta": (t.RobertaConfig, sizes | rates),
+        "distilbert": (t.DistilBertConfig, common | {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}),
+        "llama": (t.LlamaConfig, grouped),
+        "qwen2": (t.Qwen2Config, grouped),
+        "qwen3": (t.Qwen3Config, grouped | {"head_dim": 16}),
+        "mistral": (t.MistralConfig, grouped | {"sliding_window": None}),
     }
-    made: dict[tuple[str, bool, int], str] = {}
+    made: dict[tuple[Any, ...], str] = {}
 
-    def make(family: str, *, pooler: bool = True, layers: int = 2) -> str:
-        key = (family, pooler, layers)
+    def make(family: str, *, pooler: bool = True, **changes: Any) -> str:
+        """`changes`: of the configuration."""
+        key = (family, pooler, *sorted(changes.items()))
         if key not in made:
             folder = tmp_path_factory.mktemp(family)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 extra = {} if pooler else {"add_pooling_layer": False}
-                model_class = t.BertModel if family == "bert" else t.AutoModel
-                config = configs[family](layers)
-                model = model_class(config, **extra) if family == "bert" else model_class.from_config(config)
+                kind, fields = configs[family]
+                config = kind(**fields | changes)
+                model = t.BertModel(config, **extra) if family == "bert" else t.AutoModel.from_config(config)
             model.save_pretrained(folder)
             made[key] = str(folder)
         return made[key]
@@ -113,15 +117,20 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     return make
 
 
+def load_base(spec: BaseSpec, **options: Any) -> Base:
+    """On the device that the tests run on."""
+    return Base.load(spec, DEVICE, **options)
+
+
 @pytest.fixture(scope="session")
 def base_of(tiny: Callable[..., str]) -> Callable[..., Base]:
     """base_of("bert") -> a base that all tests may share: a pack leaves nothing behind in it."""
-    made: dict[tuple[str, str, bool, str], Base] = {}
+    made: dict[tuple[Any, ...], Base] = {}
 
-    def load(family: str, *, quantisation: Any = "none", pooler: bool = True, dtype: Any = "float32") -> Base:
-        key = (family, quantisation, pooler, dtype)
+    def load(family: str, *, quantisation: Any = "none", dtype: Any = "float32", **model: Any) -> Base:
+        key = (family, quantisation, dtype, *sorted(model.items()))
         if key not in made:
-            made[key] = Base.load(BaseSpec(tiny(family, pooler=pooler), quantisation=quantisation, dtype=dtype))
+            made[key] = load_base(BaseSpec(tiny(family, **model), quantisation=quantisation, dtype=dtype))
         return made[key]
 
     return load

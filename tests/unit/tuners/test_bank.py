@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 
 from tuners.engine import bank as bank_module
-from tuners.engine.bank import Row, Update, gather, rounded
+from tuners.engine.bank import Bank, Row, Update, gather, rounded
 from tuners.engine.method import Segment, normal, zeros
 
 CPU = torch.device("cpu")
@@ -16,7 +19,23 @@ def row(seed: int, size: int = 37) -> Row:
     return made
 
 
-def test_rows_are_updated_as_torch_does_it_each_with_its_own_numbers() -> None:
+def by_row(bank: Bank, numbers: Sequence[Update]) -> None:
+    bank.update(bank.norms(), numbers)
+
+
+def together(bank: Bank, numbers: Sequence[Update]) -> None:
+    """As on a device: `Bank.update` goes by where its tensors are."""
+    clips = [min(1.0, each.clip_norm / (norm + 1e-6)) for norm, each in zip(bank.norms(), numbers, strict=True)]
+    for one in bank.rows:
+        one.step += 1
+    bank._update_together(numbers, clips)
+
+
+WAYS = pytest.mark.parametrize("update_rows", [by_row, together])
+
+
+@WAYS
+def test_rows_are_updated_as_torch_does_it_each_with_its_own_numbers(update_rows: Any) -> None:
     rows = [row(0), row(1), row(2, size=900)]
     numbers = [Update(1e-2, 0.1, 1.0), Update(3e-1, 0.0, 0.5), Update(1e-3, 0.5, 100.0)]
     rivals = []
@@ -37,14 +56,16 @@ def test_rows_are_updated_as_torch_does_it_each_with_its_own_numbers() -> None:
             assert torch.linalg.vector_norm(one.g) == pytest.approx(float(norm))
             optimiser.step()
         for bank in banks:
-            bank.update(bank.norms(), [numbers[rows.index(one)] for one in bank.rows])
+            update_rows(bank, [numbers[rows.index(one)] for one in bank.rows])
+            assert not bank.gradients.any()
     for one, (views, _) in zip(rows, rivals, strict=True):
         for name, values in one.views(one.theta).items():
             torch.testing.assert_close(values, views[name].detach(), rtol=1e-5, atol=1e-6)
         assert not one.theta[one.size :].any()
 
 
-def test_a_row_of_nan_leaves_its_neighbours_bit_identical() -> None:
+@WAYS
+def test_a_row_of_nan_leaves_its_neighbours_bit_identical(update_rows: Any) -> None:
     found = []
     for value in (1.0, float("nan")):
         rows = [row(0), row(1), row(2)]
@@ -52,24 +73,26 @@ def test_a_row_of_nan_leaves_its_neighbours_bit_identical() -> None:
         for one in rows:
             one.g.fill_(0.3)
         rows[1].g.fill_(value)
-        bank.update(bank.norms(), [Update(1e-2, 0.1, 1.0)] * 3)
+        update_rows(bank, [Update(1e-2, 0.1, 1.0)] * 3)
         found.append([one.theta.clone() for one in (rows[0], rows[2])])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_a_row_is_updated_beside_others_as_alone_bit_by_bit() -> None:
+@WAYS
+def test_a_row_is_updated_beside_others_as_alone_bit_by_bit(update_rows: Any) -> None:
     found = []
     for seeds in ((1,), (0, 1, 2)):
         rows = [row(seed, size=900) for seed in seeds]
         (bank,) = gather(rows)
         for one, seed in zip(rows, seeds, strict=True):
             one.g[: one.size] = one.theta[: one.size].sin() * seed
-        bank.update(bank.norms(), [Update(1e-2 * (1 + seed), 0.1, 1.0 + seed) for seed in seeds])
+        update_rows(bank, [Update(1e-2 * (1 + seed), 0.1, 1.0 + seed) for seed in seeds])
         found.append(rows[seeds.index(1)].theta.clone())
     assert torch.equal(*found)
 
 
-def test_an_update_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@WAYS
+def test_an_update_in_pieces_is_that_of_the_whole(update_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for block in (1 << 17, 64):
         monkeypatch.setitem(bank_module._BLOCK, "cpu", block)
@@ -77,7 +100,7 @@ def test_an_update_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatc
         (bank,) = gather([one])
         for _ in range(3):
             one.g[: one.size] = one.theta[: one.size].cos()
-            bank.update(bank.norms(), [Update(1e-2, 0.1, 1.0)])
+            update_rows(bank, [Update(1e-2, 0.1, 1.0)])
         found.append((one.theta, one.m, one.v))
     for whole, pieces in zip(*found, strict=True):
         torch.testing.assert_close(pieces, whole, rtol=1e-6, atol=1e-9)

@@ -25,7 +25,7 @@ def pooled(base: Base, examples: Any, *, training: bool, parts: list[int], seeds
         rows.append(training_rows(chosen, seed=seed, step=3, first=0) if training else Rows(chosen, None))
         start += size
     layout = lay_out(rows, causal=base.causal, first_position=base.first_position, device=base.device)
-    return base.pooled(layout, {}, training=training)
+    return base.pooled(layout, {}, training=training).cpu()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

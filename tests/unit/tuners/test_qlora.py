@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-from tuners.engine import Base, BaseSpec, Pack
+from tests.unit.tuners.conftest import DEVICE, load_base
+from tuners.engine import BaseSpec, Pack
 from tuners.engine.linear import DenseWeight
 from tuners.engine.nf4 import Buffer, Nf4Weight
 from tuners.errors import SeatError
@@ -68,7 +69,7 @@ def test_gradients_are_the_same_before_and_after_an_evaluation(family: str, base
 @pytest.mark.parametrize("family", ["bert", "qwen2"])
 def test_it_is_lora_on_the_dequantised_weights(family: str, base_of: Any, tiny: Any, seat: Any) -> None:
     quantised = base_of(family, quantisation="nf4")
-    dense = Base.load(BaseSpec(tiny(family)))
+    dense = load_base(BaseSpec(tiny(family)))
     for name, linear in dense.linears.items():
         linear.weight = DenseWeight(quantised.linears[name].weight.dense().clone())
     dense.spec = quantised.spec
@@ -84,7 +85,7 @@ def test_it_is_lora_on_the_dequantised_weights(family: str, base_of: Any, tiny: 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_base_dequantised_once_gives_the_same_bits(dtype: Any, base_of: Any, tiny: Any, seat: Any) -> None:
     each_step = base_of("qwen2", quantisation="nf4-double", dtype=dtype)
-    once = Base.load(BaseSpec(tiny("qwen2"), quantisation="nf4-double", dequantised_once=True, dtype=dtype))
+    once = load_base(BaseSpec(tiny("qwen2"), quantisation="nf4-double", dequantised_once=True, dtype=dtype))
     assert all(isinstance(linear.weight, DenseWeight) for linear in once.linears.values())
     thetas = []
     for base in (each_step, once):
@@ -121,7 +122,7 @@ def test_peft_on_a_quantised_base_gives_the_engines_logits(
         llm_int8_skip_modules=["score"],
     )
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        tiny(family), num_labels=2, quantization_config=quantisation, device_map="cpu", dtype=torch.float32
+        tiny(family), num_labels=2, quantization_config=quantisation, device_map=str(DEVICE), dtype=torch.float32
     )
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
@@ -130,5 +131,5 @@ def test_peft_on_a_quantised_base_gives_the_engines_logits(
     examples = pack._seats["a"].spec.eval_sets["dev"]
     with torch.no_grad():
         for index in range(len(examples)):
-            ids = torch.from_numpy(examples[index].ids.astype(np.int64))[None]
-            np.testing.assert_allclose(model(input_ids=ids).logits[0].numpy(), found[index], atol=1e-4)
+            ids = torch.from_numpy(examples[index].ids.astype(np.int64))[None].to(DEVICE)
+            np.testing.assert_allclose(model(input_ids=ids).logits[0].cpu().numpy(), found[index], atol=1e-4)

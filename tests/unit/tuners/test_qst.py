@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.unit.tuners.conftest import STOP, Sums, without_dropout
+from tests.unit.tuners.conftest import STOP, Sums, load_base, without_dropout
 from tuners.config import TrainConfig
 from tuners.engine import Base, BaseSpec, Example, HeadSpec, Pack, SeatSpec
 from tuners.engine.beside import Kept
@@ -34,7 +34,7 @@ def side(seat: Callable[..., SeatSpec], name: str = "a", **fields: Any) -> SeatS
 
 
 def base_of(folder: str, *, kept: int = 0, dtype: Any = "float64", **fields: Any) -> Base:
-    return Base.load(BaseSpec(folder, beside=True, kept_bytes=kept, dtype=dtype, **fields))
+    return load_base(BaseSpec(folder, beside=True, kept_bytes=kept, dtype=dtype, **fields))
 
 
 def losses(pack: Pack, steps: int = STEPS) -> dict[str, list[float]]:
@@ -148,8 +148,10 @@ def test_its_losses_are_those_of_a_plain_loop(family: str, down: str, tiny: Any,
     folder = without_dropout(tiny(family), tmp_path / "base")
     pack, spec = Pack(base_of(folder)), side(seat, down=down)
     pack.join(spec)
-    start = {f"side.{name}" if name in {s.name for s in pack._seats["a"].adapter.segments} else name: values.clone()
-             for name, values in pack._seats["a"].row.views(pack._seats["a"].row.theta).items()}  # fmt: skip
+    row, own = pack._seats["a"].row, {segment.name for segment in pack._seats["a"].adapter.segments}
+    start = {
+        f"side.{name}" if name in own else name: values.cpu().clone() for name, values in row.views(row.theta).items()
+    }
     ours = losses(pack)["a"]
     theirs = plain_losses(Plain(folder, start, width=16, pooling=down == "pooling"), spec)
     assert ours[-1] < ours[0]
@@ -220,7 +222,7 @@ def test_at_the_start_the_output_is_the_base_s_own(
 ) -> None:
     # `up` is 0, so what is left is sigmoid(1) of the last state. A decoder's norm takes every factor out of it (but for
     # its epsilon); where an encoder's last layer ends with its norm, the factor stays.
-    beside, plain = Pack(base_of(tiny(family))), Pack(Base.load(BaseSpec(tiny(family), dtype="float64")))
+    beside, plain = Pack(base_of(tiny(family))), Pack(load_base(BaseSpec(tiny(family), dtype="float64")))
     beside.join(side(seat))
     plain.join(seat("a", rank=4))
     ours, own = Pooled(beside, monkeypatch).states, Pooled(plain, monkeypatch).states
@@ -344,7 +346,7 @@ def test_other_seats_are_refused(tiny: Any, seat: Any) -> None:
     with pytest.raises(TunerError, match="down_rank 65 is above the 64 features"):
         pack.join(side(seat, down_rank=65))
     with pytest.raises(SeatError, match="differ about what is trained"):
-        Pack(Base.load(BaseSpec(tiny("bert")))).join(side(seat))
+        Pack(load_base(BaseSpec(tiny("bert")))).join(side(seat))
 
 
 def asking(name: str, **fields: Any) -> SeatSpec:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.tuners.conftest import STOP, Sums
+from tests.unit.tuners.conftest import STOP, Sums, load_base
 from tuners.config import TrainConfig, TunerConfig
-from tuners.engine import Asker, Base, BaseSpec, HeadSpec, Pack, Reader, SeatSpec
+from tuners.engine import Asker, BaseSpec, HeadSpec, Pack, Reader, SeatSpec
 from tuners.errors import SeatError
 from tuners.lora.config import Config as LoraConfig
 from tuners.qst.config import Config as QstConfig
@@ -34,8 +34,8 @@ def asking(name: str, tuner: TunerConfig, *, seed: int) -> SeatSpec:
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_what_is_exported_says_the_same_again(family: str, tiny: Any, seat: Any, tmp_path: Path) -> None:
     specs = [seat("a", config=QstConfig, **SIDE), seat("b", config=QstConfig, **SIDE, down="pooling", seed=3)]
-    pack = trained(Pack(Base.load(BaseSpec(tiny(family), beside=True))), specs, 10)
-    reader = Reader(Base.load(BaseSpec(tiny(family), beside=True, kept_bytes=1 << 20)))
+    pack = trained(Pack(load_base(BaseSpec(tiny(family), beside=True))), specs, 10)
+    reader = Reader(load_base(BaseSpec(tiny(family), beside=True, kept_bytes=1 << 20)))
     for spec in specs:
         pack.export(spec.name, tmp_path / spec.name)
         reader.add(spec.name, spec.tuner, spec.head, tmp_path / spec.name)
@@ -49,8 +49,8 @@ def test_what_is_exported_says_the_same_again(family: str, tiny: Any, seat: Any,
 
 def test_adapters_are_read_back_too(tiny: Any, seat: Any, tmp_path: Path) -> None:
     specs = [seat("a", rank=3), seat("b", rank=5, target_modules=("query", "dense"), seed=3, classes=3)]
-    pack = trained(Pack(Base.load(BaseSpec(tiny("bert")))), specs, 10)
-    reader = Reader(Base.load(BaseSpec(tiny("bert"))))
+    pack = trained(Pack(load_base(BaseSpec(tiny("bert")))), specs, 10)
+    reader = Reader(load_base(BaseSpec(tiny("bert"))))
     for spec in specs:
         pack.export(spec.name, tmp_path / spec.name)
         reader.add(spec.name, spec.tuner, spec.head, tmp_path / spec.name)
@@ -68,9 +68,9 @@ def test_adapters_are_read_back_too(tiny: Any, seat: Any, tmp_path: Path) -> Non
 
 def test_answers_are_read_back(generating: Any, tmp_path: Path) -> None:
     specs = [asking("a", LoraConfig(rank=4), seed=0), asking("b", LoraConfig(rank=2), seed=3)]
-    pack = trained(Pack(Base.load(BaseSpec(generating("llama"), language=True))), specs, 30)
+    pack = trained(Pack(load_base(BaseSpec(generating("llama"), language=True))), specs, 30)
     dev = pack.evaluate(["a", "b"])
-    reader = Reader(Base.load(BaseSpec(generating("llama"), language=True)))
+    reader = Reader(load_base(BaseSpec(generating("llama"), language=True)))
     prompts = []
     for spec in specs:
         pack.export(spec.name, tmp_path / spec.name)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from tuners.engine import Base, BaseSpec, Pack
+from tests.unit.tuners.conftest import load_base
+from tuners.engine import BaseSpec, Pack
 from tuners.lora.config import Config as LoraConfig
 from tuners.qlora.config import Config as QloraConfig
 
@@ -21,7 +22,7 @@ def packs(folder: str, seat: Any, fields: Mapping[str, Mapping[str, Any]], quant
     """Without and with checkpointing."""
     made = []
     for checkpointing in (False, True):
-        pack = Pack(Base.load(BaseSpec(folder, quantisation=quantisation), checkpointing=checkpointing))
+        pack = Pack(load_base(BaseSpec(folder, quantisation=quantisation), checkpointing=checkpointing))
         for name, values in fields.items():
             pack.join(seat(name, config=LoraConfig if quantisation == "none" else QloraConfig, **values))
         made.append(pack)
@@ -47,7 +48,7 @@ def test_what_is_computed_again_comes_out_the_same_to_the_bit(
 def test_less_is_in_memory_at_once(tiny: Callable[..., str], seat: Any, sentences: Any) -> None:
     everywhere = {"rank": 4, "dropout": 0.1, "target_modules": ("query", "key", "value", "dense")}
     fields = {"a": {**everywhere, "batch_size": 40, "train_set": sentences(40, longest=60)}}
-    kept, again = (peak(pack) for pack in packs(tiny("bert", layers=8), seat, fields))
+    kept, again = (peak(pack) for pack in packs(tiny("bert", num_hidden_layers=8), seat, fields))
     # Of eight layers one is whole at a time, and the inputs of all; what slots keep is not left out.
     assert again < 0.25 * kept
 
