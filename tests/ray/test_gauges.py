@@ -33,7 +33,7 @@ TRIALS = (
 def metrics(tmp_path: Path) -> Iterator[str]:
     """Address of a Ray node's metrics."""
     with started_ray(load_profile(None, Home(tmp_path)), namespace="gauges"):
-        (node,) = ray.nodes()
+        (node,) = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's are untyped
         yield f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 

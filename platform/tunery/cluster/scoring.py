@@ -24,7 +24,7 @@ class Evaluated:
     results: Mapping[str, Evaluation]
     """Split -> outputs."""
     progress: Progress
-    epochs: float
+    epochs: int
     counted: Counted
     """Since the seat's last report."""
     peak: int

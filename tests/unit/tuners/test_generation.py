@@ -191,7 +191,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ar
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_the_logits_of_all_tokens_are_never_there_at_once(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens, words, rows = 500, 300, 20
+    tokens, words, rows = 500, 300, 64
     monkeypatch.setattr(language, "CHUNK_BYTES", 4 * words * rows)
     states = torch.randn(tokens, 8, requires_grad=True)
     weight = torch.randn(words, 8, requires_grad=trained)
