@@ -54,8 +54,7 @@ def command(
     """
     from tunery.profile import load_profile
 
-    if action is not Action.RENDER:
-        extras.require("kubernetes")
+    extras.require("kubernetes")
     if action is not Action.APPLY and (dry_run or force):
         raise InputError("--dry-run and --force belong to apply")
     place = load_profile(profile, Home.from_environment())

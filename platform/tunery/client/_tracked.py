@@ -52,7 +52,8 @@ class Tracked:
         user, password = found.get("MLFLOW_TRACKING_USERNAME"), found.get("MLFLOW_TRACKING_PASSWORD")
         token = found.get("MLFLOW_TRACKING_TOKEN")
         rights = (
-            f"profile {profile.name!r} takes MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD from its secrets"
+            f"profile {profile.name!r} takes MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD from its secrets; "
+            f"with 403 that user lacks a right to experiment {mirrored.EXPERIMENT}: READ to look, EDIT to stop a run"
         )
         return cls(
             Server(

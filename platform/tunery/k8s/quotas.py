@@ -6,24 +6,24 @@ tells who submits: a job that asks for more than there ever is waits for ever.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 Object = dict[str, Any]
 Amounts = dict[str, Decimal]
 """Resource, as a container requests it -> how much, in its base unit (cores, bytes, devices)."""
 
-_UNITS = {
-    "": Decimal(1), "m": Decimal("0.001"), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9),
-    "T": Decimal(10**12), "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
-}  # fmt: skip
 _QUEUE = "kueue.x-k8s.io/queue-name"
 
 
 def beyond(objects: Sequence[Object]) -> list[str]:
-    """What a RayJob among them asks for beyond a quota among them; each names both numbers. Empty: it fits."""
+    """What a RayJob among them asks for beyond a quota among them; each names both numbers. Empty: it fits.
+
+    ValueError where an amount is none of Kubernetes'.
+    """
     kinds: dict[str, list[Object]] = {}
     for each in objects:
         kinds.setdefault(each["kind"], []).append(each)
@@ -69,7 +69,7 @@ def _more(asked: Amounts, given: Mapping[str, Sequence[object]], whose: str) -> 
     return [
         f"a sweep takes {_shown(asked[name])} {name}, and {whose} has {' + '.join(map(str, given[name]))}"
         for name in sorted({*asked} & {*given})
-        if asked[name] > sum(quantity(each) for each in given[name])
+        if asked[name] > sum(parse_quantity(each) for each in given[name])
     ]
 
 
@@ -92,17 +92,9 @@ def _add(total: Amounts, pod: Mapping[str, Any], kind: str, count: int) -> None:
         # A limit is the request too where that is not said.
         asked = {**resources.get("limits", {}), **resources.get(kind, {})}
         for name, amount in asked.items():
-            total[name] = total.get(name, Decimal(0)) + count * quantity(amount)
-
-
-def quantity(text: object) -> Decimal:
-    """Kubernetes' way to write an amount, such as 200m, 64Gi or 4. ValueError for another."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([a-zA-Z]*)", str(text))
-    if found is None or found[2] not in _UNITS:
-        raise ValueError(f"expected an amount such as 200m, 64Gi or 4, got {text!r}")
-    return Decimal(found[1]) * _UNITS[found[2]]
+            total[name] = total.get(name, Decimal(0)) + count * parse_quantity(amount)
 
 
 def _shown(amount: Decimal) -> str:
-    gib = amount / _UNITS["Gi"]
+    gib = amount / 2**30
     return f"{gib.normalize():f}Gi" if gib >= 1 else f"{amount.normalize():f}"

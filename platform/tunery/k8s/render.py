@@ -66,7 +66,11 @@ def render(settings: Kubernetes, *, with_job: bool = False) -> list[Object]:
     objects = _rendered(settings, settings.components)
     if with_job and not any(each["kind"] == "RayJob" for each in objects):
         objects = _rendered(settings, (*settings.components, "job"))
-    if more := quotas.beyond(objects):
+    try:
+        more = quotas.beyond(objects)
+    except ValueError as error:
+        raise ProfileError(f"overlay {settings.overlay!r}: {error}; amounts are such as 200m, 64Gi or 4") from error
+    if more:
         raise ProfileError(
             f"{'; '.join(more)}: no sweep would ever start. Name fewer gpus in the profile, or raise the quota in an "
             "overlay of your own: docs/kubernetes.md shows one under Sizing"
