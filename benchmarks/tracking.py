@@ -157,9 +157,10 @@ def _reported(size: Size, tracker: Tracker, shipper: Shipper, spool: Path) -> tu
 
 
 def _thirds(values: Sequence[float]) -> list[float]:
-    """The median of each third: whether something grows."""
-    size = max(1, len(values) // 3)
-    return [statistics.median(values[first : first + size]) for first in (0, size, len(values) - size)]
+    """The median of each third: whether something grows. Fewer than three values stand in several."""
+    count = len(values)
+    bounds = [(count * part // 3, count * (part + 1) // 3) for part in range(3)]
+    return [statistics.median(values[low : max(high, low + 1)]) for low, high in bounds]
 
 
 def _drain(shipper: Shipper) -> None:
