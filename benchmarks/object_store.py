@@ -69,12 +69,7 @@ def kind_of(method: str, path: str) -> str:
         case "PUT":
             return "UploadPart" if "partNumber" in query else "PutObject"
         case "POST":
-            named = {
-                "uploads": "CreateMultipartUpload",
-                "uploadId": "CompleteMultipartUpload",
-                "delete": "DeleteObjects",
-            }
-            return next((name for key, name in named.items() if key in query), "POST")
+            return next((name for key, name in _POSTS.items() if key in query), "POST")
         case "DELETE":
             return "DeleteObject"
         case "HEAD":
