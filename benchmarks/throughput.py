@@ -8,7 +8,7 @@ achieved GF/s, the roof's GF/s and the share, and the same for torch's own produ
 the fastest. benchmarks/steps/flops.py says what is counted, and benchmarks/steps/roof.py what the roof is. A 4-bit base
 is dequantised in every step and the roof's is not, so the share of QLoRA pays for that. Weights and tokens are random;
 lengths are drawn from the distributions in benchmarks/steps/lengths.py (CoLA's and MNLI's quantiles). Target: at least
-75 % in float32 on a CPU.
+75 % in float32 on a CPU. `--parts` adds what the time of a step goes to, by torch's profiler, which slows it a little.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from typing import Any
 import torch
 
 from benchmarks import report
-from benchmarks.steps import probe
+from benchmarks.steps import parts, probe
 from benchmarks.steps.lengths import LENGTHS
 from benchmarks.steps.options import against_seats
+from benchmarks.steps.parts import Part
 from benchmarks.steps.probe import Speed
 from benchmarks.steps.shapes import SHAPES, save, tiny
 from tuners.engine import Base, Pack, keep_freed_memory, native_dtype
@@ -61,10 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 tuner = probe.tuner(method, rank=chosen.rank, targets=SHAPES[shape].targets)
                 base = Base.load(probe.base_spec(folder, tuner, dtype=dtype), device)
                 for lengths in chosen.lengths:
-                    speeds = _against_seats(chosen, base, tuner, lengths)
-                    cells = [{"shape": shape, "method": method, "lengths": lengths, **_plain(each)} for each in speeds]
+                    found = _against_seats(chosen, base, tuner, lengths)
+                    speeds = [speed for speed, _ in found]
+                    labels = {"shape": shape, "method": method, "lengths": lengths}
+                    cells = [{**labels, **_plain(speed), "parts": [asdict(part) for part in of]} for speed, of in found]
                     content["cells"] += cells
                     print(f"\n{_heading(shape, method, lengths, chosen)}\n\n{table(speeds)}", flush=True)
+                    for speed, of in found:
+                        if of:
+                            print(f"\n{speed.seats} seats\n\n{parts.table(of)}", flush=True)
                     if dtype == "float32" and device.type == "cpu" and not chosen.tiny:
                         print(f"\n{target(speeds)}", flush=True)
                     report.save(name, content)
@@ -74,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = against_seats(__doc__, dtypes=("float32", "bfloat16", "auto"))
     parser.add_argument("--seconds", type=float, default=6.0, help="of timed steps a cell, about (default: 6)")
+    parser.add_argument("--parts", action="store_true", help="what the time of a step goes to, too")
     return parser
 
 
@@ -84,16 +91,18 @@ def _possible(method: str) -> bool:
     return True
 
 
-def _against_seats(chosen: argparse.Namespace, base: Base, tuner: LoraConfig, lengths: str) -> list[Speed]:
-    speeds = []
+def _against_seats(
+    chosen: argparse.Namespace, base: Base, tuner: LoraConfig, lengths: str
+) -> list[tuple[Speed, tuple[Part, ...]]]:
+    found = []
     distribution = LENGTHS[lengths]
     for seats in chosen.seats:
         pack = Pack(base)
         sets = probe.fill(pack, seats, distribution, tuner, batch_size=distribution.batch)
         speed = probe.measure(pack, sets, tuner, batch_size=distribution.batch, seconds=chosen.seconds)
         report.progress(f"{tuner.method}, {lengths}, {seats} seats: {speed.share:.0%} of the roof")
-        speeds.append(speed)
-    return speeds
+        found.append((speed, parts.parts(pack) if chosen.parts else ()))
+    return found
 
 
 def _plain(speed: Speed) -> dict[str, Any]:

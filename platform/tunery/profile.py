@@ -32,7 +32,7 @@ this name in its node's own configuration (TUNERY_CONFIG); what is set in its en
     [profiles.cluster]
     target = "ray"                         # the Jobs API of a running cluster, whose own profile has the rest
     jobs = "https://ray.example.org:8265"
-    ca = "/etc/ssl/team.pem"               # beside the system's; left out where those do
+    ca = "/etc/ssl/team.pem"               # beside the system's; left out where a public authority signed
     tracking_uri = "https://mlflow.example.org"
 
     [profiles.cluster.secrets]

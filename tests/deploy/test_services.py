@@ -20,6 +20,7 @@ import pytest
 
 from tests.deploy.manifests import Manifest, name
 from tests.servers import PATIENCE_S, free_ports
+from tunery import mirrored
 from tunery.here import postgres
 
 Places = Callable[[str], list[Manifest]]
@@ -195,6 +196,29 @@ def test_another_origin_changes_nothing(mlflow: httpx.Client) -> None:
     body, headers = {"name": "theirs"}, {"Origin": "https://evil.example.org"}
     made = mlflow.post(f"{API}/experiments/create", json=body, headers=headers, auth=ADMIN)
     assert made.status_code == 403
+
+
+def test_the_clusters_user_makes_the_experiment_of_runs_and_another_is_let_in(mlflow: httpx.Client) -> None:
+    cluster, submits = (("tunery", "a-password-of-the-cluster"), ("bob", "a-password-of-bob"))
+    for user, password in (cluster, submits):
+        made = mlflow.post(f"{API}/users/create", json={"username": user, "password": password}, auth=ADMIN)
+        assert made.status_code == 200, made.text
+    made = mlflow.post(f"{API}/experiments/create", json={"name": mirrored.EXPERIMENT}, auth=cluster)
+    assert made.status_code == 200, made.text
+    asked = {"experiment_id": made.json()["experiment_id"]}
+    granted = {"username": submits[0], "resource_type": "experiment", "resource_id": asked["experiment_id"]}
+    seen = []
+    for permission in (None, "READ"):
+        if permission is not None:
+            grant = mlflow.post(
+                "/api/3.0/mlflow/users/permissions/grant", json=granted | {"permission": permission}, auth=ADMIN
+            )
+            assert grant.status_code == 200, grant.text
+        looks = mlflow.get(f"{API}/experiments/get", params=asked, auth=submits)
+        begins = mlflow.post(f"{API}/runs/create", json=asked, auth=submits)
+        seen.append((looks.status_code, begins.status_code))
+    assert seen == [(403, 403), (200, 403)]
+    assert mlflow.post(f"{API}/runs/create", json=asked, auth=cluster).status_code == 200
 
 
 def test_a_user_sees_nothing_of_anothers(mlflow: httpx.Client) -> None:

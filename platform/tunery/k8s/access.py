@@ -33,10 +33,11 @@ def where(settings: Kubernetes) -> str:
 
 
 def kubeconfig(settings: Kubernetes) -> str | None:
-    """None: that of the pod this runs in."""
+    """None: that of the pod this runs in, which knows no contexts."""
     if settings.kubeconfig is not None:
         return str(Path(settings.kubeconfig).expanduser())
     if named := os.environ.get("KUBECONFIG"):
         return named
     usual = Path.home() / ".kube" / "config"
-    return None if "KUBERNETES_SERVICE_HOST" in os.environ and not usual.exists() else str(usual)
+    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ and settings.context is None
+    return None if in_a_pod and not usual.exists() else str(usual)

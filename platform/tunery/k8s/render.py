@@ -6,6 +6,7 @@ kustomization over the overlay, in two layers: patches that follow a namespace m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -109,11 +110,23 @@ def _rendered(settings: Kubernetes, components: Sequence[str]) -> list[Object]:
 
 def _asking_for(namespace: str, thing: Object) -> Object:
     """Alerts and dashboards ask for metrics of the namespace, which kustomize does not see within their expressions."""
-    if thing["kind"] != "PrometheusRule" and "grafana_dashboard" not in thing["metadata"].get("labels", {}):
+    dashboards = "grafana_dashboard" in thing["metadata"].get("labels", {})
+    if thing["kind"] != "PrometheusRule" and not dashboards:
         return thing
     text = re.sub(rf'(namespace=\\+"){OWN_NAMESPACE}(\\+")', rf"\g<1>{namespace}\2", json.dumps(thing))
     found: Object = json.loads(text)
+    if dashboards and namespace != OWN_NAMESPACE:
+        found["data"] = dict(_dashboard_of(namespace, file, text) for file, text in found["data"].items())
     return found
+
+
+def _dashboard_of(namespace: str, file: str, text: str) -> tuple[str, str]:
+    """A dashboard that stands beside those of other namespaces: Grafana takes one a file's name and one a uid."""
+    board = json.loads(text)
+    uid = f"{board['uid']}-{hashlib.sha256(namespace.encode()).hexdigest()[:12]}"  # of 40 characters at most
+    board |= {"uid": uid, "title": f"{board['title']}, {namespace}"}
+    name = Path(file)
+    return f"{name.stem}-{namespace}{name.suffix}", json.dumps(board, indent=1)
 
 
 def _keep_checkpoints(objects: Sequence[Object], store: str, settings: Kubernetes) -> None:

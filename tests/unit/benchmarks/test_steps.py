@@ -123,6 +123,19 @@ def test_throughput_runs_from_end_to_end(
     assert "of the roof" in capsys.readouterr().err
 
 
+def test_what_a_step_s_time_goes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    small = ["--tiny", "--shapes", "smollm2-6", "--lengths", "cola", "--seconds", "0.01", "--threads", "1"]
+    throughput.main([*small, "--methods", "lora", "--seats", "1", "--parts", "--name", "test"])
+    (cell,) = json.loads((tmp_path / "results" / "test.json").read_text())["cells"]
+    shares = [part["share"] for part in cell["parts"]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0.3 < sum(shares) <= 1.0
+    assert "share of a step" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("answers", [[], ["--answers"]])
 def test_memory_runs_from_end_to_end(answers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")

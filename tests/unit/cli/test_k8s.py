@@ -130,6 +130,19 @@ def test_alerts_and_the_dashboard_ask_for_the_metrics_of_the_namespace(rendered:
         assert 'namespace="tunery"' not in text
 
 
+def test_the_dashboards_of_two_namespaces_stand_side_by_side(rendered: Rendered) -> None:
+    def board(values: Kubernetes) -> tuple[str, dict[str, Any]]:
+        (found,) = (each["data"] for each in rendered(values) if each["metadata"]["name"] == "tunery-dashboard")
+        ((file, text),) = found.items()
+        return file, json.loads(text)
+
+    boards = [board(VALUES.model_copy(update={"namespace": each})) for each in ("tunery", "team-a", "team-b")]
+    assert [file for file, _ in boards] == ["tunery.json", "tunery-team-a.json", "tunery-team-b.json"]
+    assert [each["title"] for _, each in boards] == ["tunery", "tunery, team-a", "tunery, team-b"]
+    assert len({each["uid"] for _, each in boards}) == 3
+    assert boards[0][1]["panels"]
+
+
 def test_an_overlay_of_ones_own(tmp_path: Path) -> None:
     at = "/spec/rayClusterSpec/workerGroupSpecs/1/template/spec/nodeSelector/spot"
     content = {

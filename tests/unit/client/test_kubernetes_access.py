@@ -62,6 +62,16 @@ def test_a_pods_own_account_is_used_where_there_is_no_kubeconfig(pod: Pod, place
     assert place.server.asked == [], "the one of the kubeconfig that is not named"
 
 
+def test_a_context_is_looked_for_in_a_kubeconfig_in_a_pod_too(pod: Pod, tmp_path: Path, capsys: Capture) -> None:
+    with (tmp_path / "config.toml").open("a") as file:
+        file.write('[profiles.team.kubernetes]\ncontext = "production"\n')
+    assert run(["submit", str(pod.spec), "--detach"]) == 2
+    told = capsys.readouterr().err
+    assert "context 'production' of" in told
+    assert "[profiles.team.kubernetes]" in told
+    assert pod.server.jobs() == {}
+
+
 def test_a_token_that_was_replaced_is_read_anew(pod: Pod, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     client = place.configured()
     client.send(PLAN)
