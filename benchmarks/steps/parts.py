@@ -13,6 +13,8 @@ from tuners.engine import Pack
 
 STEPS = 4
 _SHOWN = 14
+_STEP = "a step"
+"""The profiler's name for what no operation of torch's takes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,3 @@ def table(found: tuple[Part, ...]) -> str:
     """A row for each."""
     rows = [[part.name, f"{part.share:.1%}", f"{part.calls:.0f}"] for part in found]
     return report.table(["operation", "share of a step", "calls a step"], rows)
-
-
-_STEP = "a step"
