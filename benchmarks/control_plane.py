@@ -34,8 +34,9 @@ from benchmarks.report import machine, save, table
 from storage.files import write_whole
 from tunery.cluster import hosting
 from tunery.cluster.driver import Driver, open_driver
-from tunery.cluster.messages import PackMessage, Report, Reported, Seated, SeatName
+from tunery.cluster.messages import Report, Reported, Seated, SeatName
 from tunery.cluster.orders import PackOrder, Resources
+from tunery.cluster.visits import Visits
 from tunery.home import Home
 from tunery.plan import Plan, Study, compile_plan
 from tunery.profile import load_profile
@@ -67,12 +68,12 @@ class StandIn:
         del resources, storage_path
         desk, seats = order.desk, dict[SeatName, int]()
         places = Places(order.capacity, time.monotonic)
-        messages: list[PackMessage] = []
         while not (order.run / JOINED).exists():
             time.sleep(0.05)
         incarnation = desk.open_pack(order.pack, base=order.base_key, capacity=order.capacity)
+        visits = Visits(desk, order.pack, incarnation)
         while True:
-            orders = desk.visit(order.pack, incarnation, messages, wait_s=0.0 if seats else 5.0)
+            orders = visits.orders(training=bool(seats))
             for name in orders.drop:
                 if seats.pop(name, None) is not None:
                     places.left()
@@ -82,7 +83,7 @@ class StandIn:
             for taken in orders.take:
                 seats[taken.name] = 0
                 places.taken()
-            messages = [Seated(taken.name, 0, _now_ms()) for taken in orders.take]
+            visits.say(*(Seated(taken.name, 0, _now_ms()) for taken in orders.take))
             if not seats:
                 continue
             time.sleep(self.step_s)
@@ -91,7 +92,7 @@ class StandIn:
                 seats[name] += 1
                 done, rest = divmod(seats[name], self.steps)
                 if rest == 0:
-                    messages.append(Reported(name, _report(name, done - 1, self.evaluations)))
+                    visits.say(Reported(name, _report(name, done - 1, self.evaluations)))
                     if done == self.evaluations:
                         del seats[name]
                         places.left()

@@ -3,7 +3,7 @@
     python -m benchmarks.desk_simulation
 
 Real: `Desk`, on a real event loop whose clock jumps to the next event. Simulated: the packs, which visit as
-`pack_host` does (between two steps; at once when there is news, else every 0.1 s); the studies, which act on one
+`Visits` does (between two steps at once when there is news; else one waits at the desk); the studies, which act on one
 report or end at a time as Ray Tune does and stop trials as ASHA does; the seats; the driver, which reads the events.
 
 Measured: the desk's CPU seconds (of its thread, while its code runs) over the simulated seconds, for each window of
@@ -33,6 +33,7 @@ from tunery.cluster.messages import (
     Ended,
     Joined,
     Left,
+    Orders,
     PackMessage,
     Progressed,
     Report,
@@ -42,9 +43,9 @@ from tunery.cluster.messages import (
     SeatOrder,
     StudyData,
 )
+from tunery.cluster.visits import IDLE_S, WATCH_S
 
 CLAIM = 0.05
-VISIT_INTERVAL_S = 0.1
 PROGRESS_INTERVAL_S = 1.0
 METRICS = dict.fromkeys(("mcc", "objective", "loss", "train_loss", "examples_per_s", "tokens_per_s", "epoch"), 0.5)
 
@@ -208,23 +209,31 @@ class Simulation:
         seats: dict[SeatName, _Training] = {}
         places = Places(size.seats, clock)
         messages: list[PackMessage] = []
-        visited = 0.0
+        watching: asyncio.Future[Orders] | None = None
+
+        def visit(wait_s: float) -> asyncio.Future[Orders]:
+            nonlocal messages
+            said, messages = messages, []
+            self.visits += 1
+            return asyncio.ensure_future(self.meter(desk.visit(name, incarnation, said, wait_s=wait_s)))
+
         while True:
-            if not seats or messages or clock() - visited > VISIT_INTERVAL_S:
-                wait_s = 0.0 if seats else 5.0
-                orders = await self.meter(desk.visit(name, incarnation, messages, wait_s=wait_s))
-                self.visits += 1
-                visited = clock()
-                for dropped in orders.drop:
-                    if seats.pop(dropped, None) is not None:
-                        places.left()
-                if orders.close:
-                    self.refills.append(places.result())
-                    return
-                for order in orders.take:
-                    seats[order.name] = _Training()
-                    places.taken()
-                messages = [Seated(order.name, 0, 0) for order in orders.take]
+            pressing = not seats or not all(isinstance(message, Progressed) for message in messages)
+            orders = await visit(0.0 if seats else IDLE_S) if pressing else Orders()
+            if watching is not None and watching.done():
+                orders, watching = watching.result().and_then(orders), None
+            if watching is None and seats:
+                watching = visit(WATCH_S)
+            for dropped in orders.drop:
+                if seats.pop(dropped, None) is not None:
+                    places.left()
+            if orders.close:
+                self.refills.append(places.result())
+                return
+            for order in orders.take:
+                seats[order.name] = _Training()
+                places.taken()
+            messages += [Seated(order.name, 0, 0) for order in orders.take]
             if seats:
                 await asyncio.sleep(pace_s)
                 places.trained(len(seats))

@@ -23,11 +23,12 @@ from optuna.trial import TrialState
 from tests.ray.conftest import eventually
 from tests.unit.cluster.at_the_desk import DATA, report
 from tunery.cluster import studies
-from tunery.cluster.messages import Joined, PackMessage, Reported, Seated, SeatName, SeatOrder
+from tunery.cluster.messages import Joined, Reported, Seated, SeatName, SeatOrder
 from tunery.cluster.orders import Prepared, StudyOrder
 from tunery.cluster.remote_desk import RemoteDesk
 from tunery.cluster.seat import Seat
 from tunery.cluster.start import started_ray
+from tunery.cluster.visits import Visits
 from tunery.home import Home
 from tunery.plan import Study, compile_plan
 from tunery.profile import load_profile
@@ -76,16 +77,16 @@ def pack(desk: RemoteDesk, objective: Objective) -> list[SeatName]:
     incarnation = desk.open_pack("p", base="b", capacity=AT_ONCE - 1)
     seated: list[SeatName] = []
     seats: dict[SeatName, tuple[SeatOrder, int]] = {}
-    messages: list[PackMessage] = []
-    while not (orders := desk.visit("p", incarnation, messages, wait_s=0.0 if seats else 5.0)).close:
+    visits = Visits(desk, "p", incarnation)
+    while not (orders := visits.orders(training=bool(seats))).close:
         seats = {name: (order, done) for name, (order, done) in seats.items() if name not in orders.drop and done < 2}
         seats |= {order.name: (order, 0) for order in orders.take}
         assert len(seats) < AT_ONCE
         seated += [order.name for order in orders.take]
-        messages = [Seated(order.name, 0, 0) for order in orders.take]
+        visits.say(*(Seated(order.name, 0, 0) for order in orders.take))
         for name, (order, done) in seats.items():
             if (value := objective(order, done)) is not None:
-                messages.append(Reported(name, replace(report(done, final=done == 1), objective=value)))
+                visits.say(Reported(name, replace(report(done, final=done == 1), objective=value)))
                 seats[name] = order, done + 1
     return seated
 

@@ -36,6 +36,9 @@ from tunery.cluster.messages import (
     SeatOrder,
 )
 
+WAIVED_S = 0.1
+"""For which a seat is left to a pack with fewer."""
+
 
 class _Bell:
     """Wakes those who listen now."""
@@ -81,6 +84,8 @@ class _Pack:
     """It has declined a seat, and none of its own has left since."""
     waived: bool = False
     """At its last visit it left a seat to a pack with fewer."""
+    visits: int = 0
+    """How often it has come."""
     orders: _Bell = field(default_factory=_Bell)
 
     def has_room(self) -> bool:
@@ -201,17 +206,24 @@ class Desk:
     ) -> Orders:
         """Take what happened in a pack, answer with what it should do; await up to `wait_s` for something to do.
 
-        A pack that was given up for dead is not heard, and told to close.
+        A pack that was given up for dead is not heard, and told to close. One that comes again while it waits here has
+        the answer to the newer visit, and none to the older.
         """
         here = self._packs.get(pack)
         if here is None or here.incarnation != incarnation:
             return Orders(close=True)
+        here.visits += 1
+        visit = here.visits
+        here.base.idle.pop(here, None)
+        here.orders.ring()
         self._hear(pack, here, messages)
         orders = self._orders(here)
         if orders == Orders() and wait_s > 0:
             if here.has_room():
                 here.base.idle[here] = None
-            await here.orders.heard(wait_s)
+            await here.orders.heard(min(wait_s, WAIVED_S) if here.waived else wait_s)
+            if here.visits > visit:
+                return Orders()
             here.base.idle.pop(here, None)
             # It may have been given up meanwhile, and a seat told to it now would be lost.
             orders = self._orders(here) if self._packs.get(pack) is here else Orders(close=True)
@@ -330,9 +342,9 @@ class Desk:
             base.line[seat.order.name] = seat
             if front:
                 base.line.move_to_end(seat.order.name, last=False)
-            # One idle pack a seat: they share what comes. One that trains sees it at its next visit.
+            # One waiting pack a seat, the one with the fewest: they share what comes.
             if base.idle:
-                pack = next(iter(base.idle))
+                pack = min(base.idle, key=lambda each: len(each.seats))
                 del base.idle[pack]
                 pack.orders.ring()
 

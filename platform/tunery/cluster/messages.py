@@ -197,6 +197,10 @@ class Orders:
     drop: tuple[SeatName, ...] = ()
     close: bool = False
 
+    def and_then(self, more: Orders) -> Orders:
+        """These and those of a later answer."""
+        return Orders(self.take + more.take, self.drop + more.drop, self.close or more.close)
+
 
 @dataclass(frozen=True)
 class Ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -16,7 +17,7 @@ _MOST_WAITING = 10_000
 
 
 class RemoteDesk:
-    """A handle that can be sent along. Every method blocks until the desk has answered; see `Desk` for each."""
+    """A handle that can be sent along; see `Desk` for each method. All but `visit` block until it has answered."""
 
     def __init__(self) -> None:
         # Ray's own types do not survive `options` on an actor of coroutines.
@@ -45,9 +46,9 @@ class RemoteDesk:
     def lose_pack(self, pack: str) -> None:
         ray.get(self._desk.lose_pack.remote(pack))
 
-    def visit(self, pack: str, incarnation: int, messages: Sequence[PackMessage], *, wait_s: float) -> Orders:
-        orders: Orders = ray.get(self._desk.visit.remote(pack, incarnation, messages, wait_s=wait_s))
-        return orders
+    def visit(self, pack: str, incarnation: int, messages: Sequence[PackMessage], *, wait_s: float) -> Future[Orders]:
+        answer: Future[Orders] = self._desk.visit.remote(pack, incarnation, messages, wait_s=wait_s).future()
+        return answer
 
     def events(self, after: int, *, wait_s: float) -> Events:
         events: Events = ray.get(self._desk.events.remote(after, wait_s=wait_s))

@@ -31,6 +31,17 @@ log = logging.getLogger(__name__)
 STARTS = 3
 """Attempts at a Ray of this machine's: it gives its own processes 30 s to answer, which a busy machine may not do."""
 
+_QUIETER = {
+    # Nobody takes this machine away; the watcher would be one more process.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Nobody reads what these two gather: by default they look through all logs ten times a second, and at all
+    # processes every five seconds.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "60",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    "RAY_DASHBOARD_AGENT_LOOP_MONITOR_INTERVAL_S": "5",
+}
+"""For a Ray of this machine's: what its own processes do takes time from the steps on the same cores."""
 _TOKENS = "ray._private.authentication.authentication_token_setup"
 
 
@@ -46,8 +57,8 @@ def started_ray(profile: Profile, *, namespace: str) -> Iterator[None]:
         variables = {"HF_HUB_OFFLINE": "1"} if offline() else {}
         _init(profile.ray, namespace, runtime_env=processes_of(profile, variables))
     else:
-        # Nobody takes this machine away; the watcher would be one more process to start.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        for name, value in _QUIETER.items():
+            os.environ.setdefault(name, value)
         _start_here(profile.cpus or os.cpu_count(), namespace)
     try:
         yield

@@ -1,57 +1,59 @@
-"""A pack's visits to the desk: in the background while a step is computed, at once where there is something to say."""
+"""A pack's visits to the desk: one waits there while steps are computed, and who has something to say comes at once."""
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from tunery.cluster.messages import Orders, PackMessage, Progressed
 from tunery.cluster.remote_desk import RemoteDesk
 
-INTERVAL_S = 0.1
-"""Least time between two visits while training."""
+WATCH_S = 1.0
+"""For which a visit waits for something to do while the pack trains. Each costs the processor that steps are computed
+on some milliseconds, so that ten a second would slow them by some percent on a small machine."""
 IDLE_S = 5.0
-"""For which a visit waits for something to do while nobody is seated."""
+"""The same while nobody is seated."""
 
 
 class Visits:
-    """Of one pack. One is under way at a time, so that what is said is heard in its order."""
+    """Of one pack. What is said is heard in its order: Ray brings an actor one caller's calls as they were made."""
 
     def __init__(self, desk: RemoteDesk, pack: str, incarnation: int) -> None:
         self._desk, self._pack, self._incarnation = desk, pack, incarnation
         self._messages: list[PackMessage] = []
-        self._calls = ThreadPoolExecutor(1, "visit")
-        self._visit: Future[Orders] | None = None
-        self._began = 0.0
+        self._under_way: list[Future[Orders]] = []
+        """One, or two for as long as the desk needs to send the first one off when the second comes."""
 
     def say(self, *messages: PackMessage) -> None:
         """With the next visit."""
         self._messages.extend(messages)
 
     def orders(self, *, training: bool) -> Orders:
-        """What the desk wants to have done; while training it is asked now and then, and no step waits for it."""
+        """What the desk wants to have done; no step waits for it, unless someone has ended."""
         # Who has ended has left a place, which the answer may fill.
         pressing = not training or not all(isinstance(message, Progressed) for message in self._messages)
-        orders = self._answer(wait=pressing)
-        due = pressing or self._messages or time.monotonic() - self._began > INTERVAL_S
-        if self._visit is None and due and orders == Orders():
-            self._ask(training=training)
-            orders = self._answer(wait=pressing)
+        if pressing:
+            self._ask(0.0 if training else IDLE_S)
+        elif not self._under_way:
+            self._ask(WATCH_S)
+        orders = self._answer(wait_for_it=pressing)
         if orders.close and self._messages:
-            # The desk hears what there is to say before it says again to close.
-            self._ask(training=training)
-            orders = self._answer(wait=True)
+            # The desk hears what there is to say before the pack closes.
+            self._ask(0.0)
+            orders = orders.and_then(self._answer(wait_for_it=True))
         return orders
 
-    def _ask(self, *, training: bool) -> None:
+    def _ask(self, wait_s: float) -> None:
         messages, self._messages = self._messages, []
-        self._began = time.monotonic()
-        wait_s = 0.0 if training else IDLE_S
-        self._visit = self._calls.submit(self._desk.visit, self._pack, self._incarnation, messages, wait_s=wait_s)
+        self._under_way.append(self._desk.visit(self._pack, self._incarnation, messages, wait_s=wait_s))
 
-    def _answer(self, *, wait: bool) -> Orders:
-        """Of the visit that is under way, if it is there or to be waited for."""
-        if self._visit is None or not (wait or self._visit.done()):
-            return Orders()
-        orders, self._visit = self._visit.result(), None
-        return orders
+    def _answer(self, *, wait_for_it: bool) -> Orders:
+        """Of the visits that have ended: of one that has orders, or of all, where they are waited for."""
+        orders = Orders()
+        while True:
+            ended = [visit for visit in self._under_way if visit.done()]
+            self._under_way = [visit for visit in self._under_way if visit not in ended]
+            for visit in ended:
+                orders = orders.and_then(visit.result())
+            if not wait_for_it or orders != Orders() or not self._under_way:
+                return orders
+            wait(self._under_way, return_when=FIRST_COMPLETED)

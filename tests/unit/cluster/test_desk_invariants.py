@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.cluster.at_the_desk import order, report
+from tunery.cluster import desk
 from tunery.cluster.desk import Desk
 from tunery.cluster.messages import (
     Declined,
@@ -81,6 +83,8 @@ class DeskMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr(desk, "WAIVED_S", 0.0)  # no time passes here
         self.desk = Desk(clock=lambda: 1.0)
         self.seats: dict[SeatName, Seat] = {}
         self.lines: dict[str, list[SeatName]] = {"b": [], "c": []}
@@ -90,6 +94,8 @@ class DeskMachine(RuleBasedStateMachine):
         self.hopeless = False
         self.farewells: list[asyncio.Task[Any]] = []
         """Calls that the desk has to answer although nobody wants them any more, and what with."""
+        self.superseded: list[asyncio.Task[Orders]] = []
+        """Visits of packs that have come again."""
         self.cursor = 0
         self.events: list[Any] = []
         self.closing = False
@@ -99,6 +105,7 @@ class DeskMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "loop"):
             return
+        self.patches.undo()
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.run_until_complete(asyncio.sleep(0))
@@ -181,11 +188,10 @@ class DeskMachine(RuleBasedStateMachine):
     def the_packs_train(self, seeds: list[int], waits: bool) -> None:
         for seed in seeds:
             for name, pack in list(self.packs.items()):
-                if not pack.visit:
-                    self.visit(name, pack, Random(f"{seed}/{name}"), waits=waits and not pack.training)
+                self.visit(name, pack, Random(f"{seed}/{name}"), waits=waits)
 
     def visit(self, name: str, pack: Pack, draw: Random, *, waits: bool) -> None:
-        """Between two visits each seat of the pack may do something."""
+        """Between two visits each seat of the pack may do something, also while the first still waits at the desk."""
         for seat in list(pack.training):
             what = draw.choice(["nothing", "reports", "repeats", "finishes", "fails"])
             if what in ("reports", "finishes"):
@@ -200,6 +206,8 @@ class DeskMachine(RuleBasedStateMachine):
         messages, pack.outbox = pack.outbox, []
         self._hear(name, pack, messages)
         wait_s = FOR_EVER_S if waits else 0.0
+        if pack.visit:
+            self.superseded.append(pack.visit)
         pack.visit = self.loop.create_task(self.desk.visit(name, pack.incarnation, messages, wait_s=wait_s))
         self._settle()
         assert waits or not pack.visit
@@ -305,7 +313,8 @@ class DeskMachine(RuleBasedStateMachine):
         for task in self.farewells:
             assert task.done(), task
             assert task.result() == Orders(close=True) or isinstance(task.result(), Ended)
-        self.farewells = []
+        assert all(task.result() == Orders() for task in self.superseded)
+        self.farewells, self.superseded = [], []
 
     def _end_visits(self) -> None:
         ended = {name: pack for name, pack in self.packs.items() if pack.visit and pack.visit.done()}

@@ -55,6 +55,59 @@ def test_a_pack_that_waits_is_woken_by_a_seat_that_leaves_it() -> None:
     run(test())
 
 
+def test_a_pack_that_comes_again_has_the_answer_there_and_its_older_visit_ends_empty() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(0)
+        older = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
+        await asyncio.sleep(0)
+        await desk.leave(SeatName("cola", 0), "pruned")
+        assert await desk.visit("p", incarnation, []) == Orders(drop=(SeatName("cola", 0),))
+        assert await asyncio.wait_for(older, 5) == Orders()
+
+    run(test())
+
+
+def test_a_pack_that_came_again_and_went_is_not_taken_for_one_that_waits() -> None:
+    async def test() -> None:
+        desk, incarnation, _ = await desk_with(capacity=1)
+        older = asyncio.create_task(desk.visit("p", incarnation, [], wait_s=10))
+        await asyncio.sleep(0)
+        await desk.visit("p", incarnation, [])
+        await asyncio.wait_for(older, 5)
+        other = await desk.open_pack("q", base="b", capacity=1)
+        waiting = asyncio.create_task(desk.visit("q", other, [], wait_s=10))
+        await asyncio.sleep(0)
+        await desk.join(order(0))
+        assert (await asyncio.wait_for(waiting, 5)).take == (order(0),)
+
+    run(test())
+
+
+def test_of_packs_that_wait_the_one_with_the_fewest_seats_has_the_next() -> None:
+    async def test() -> None:
+        desk, busy, first = await desk_with(0, capacity=2)
+        assert first.take
+        empty = await desk.open_pack("q", base="b", capacity=2)
+        waiting = [asyncio.create_task(desk.visit(*pack, [], wait_s=10)) for pack in (("p", busy), ("q", empty))]
+        await asyncio.sleep(0)
+        await desk.join(order(1))
+        assert (await asyncio.wait_for(waiting[1], 5)).take == (order(1),)
+        assert not waiting[0].done()
+        waiting[0].cancel()
+
+    run(test())
+
+
+def test_a_seat_is_left_to_a_pack_with_fewer_for_a_moment_only() -> None:
+    async def test() -> None:
+        desk, busy, _ = await desk_with(0, capacity=2)
+        await desk.open_pack("q", base="b", capacity=2)  # in a long step
+        await desk.join(order(1))
+        assert (await asyncio.wait_for(desk.visit("p", busy, [], wait_s=60), 30)).take == (order(1),)
+
+    run(test())
+
+
 def test_two_packs_that_wait_share_the_seats_that_come() -> None:
     async def test() -> None:
         desk, incarnation, _ = await desk_with()
