@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 # Those of the CPU were found with `python -m benchmarks.memory`; those of a device are guesses.
 SLACK = {"cpu": 1.35, "cuda": 1.1}
 """What an allocator takes over what it is asked for: freed pieces do not fit what is asked for next."""
-SLACK_OF_SEVERAL = {"cpu": 1.65, "cuda": 1.1}
-"""The same where a step takes several forwards, of different sizes."""
+SLACK_OF_DIFFERING = {"cpu": 1.65, "cuda": 1.1}
+"""The same where forwards differ in size: those of a step that takes several, or those of steps that differ by more
+than the next."""
+DIFFERING = 64 << 20
+"""Bytes that a large step keeps over an average one, above which the holes that a smaller one leaves are too small."""
 LIBRARIES = {"cpu": 64 << 20, "cuda": 0}
 """What kernels take when they first run."""
 ROW_TENSORS = 4

@@ -14,7 +14,7 @@ from tuners.needs import (
     NF4_BYTES,
     PROBE_TOKENS,
     SLACK,
-    SLACK_OF_SEVERAL,
+    SLACK_OF_DIFFERING,
     Change,
     Need,
     advice,
@@ -94,7 +94,7 @@ def _need(plan: Plan, study: Study, estimate: Estimate, *, packs: int, seats: in
     states = 2 * (shape.layers + 1) * shape.hidden * width if tuner.trains_beside else 0
     checkpoints = not tuner.trains_beside  # nothing goes back through the base there
     recomputed = shape.layers * shape.hidden * width + kept / shape.layers if checkpoints else kept
-    slack = (SLACK if seats * tokens <= longest else SLACK_OF_SEVERAL)[device]
+    slack = (SLACK if seats * tokens <= longest else SLACK_OF_DIFFERING)[device]
     base = -(-estimate.base_bytes // (1 if tuner.trains_base else resources.workers))
     whole = tuner.quantisation == "none" or tuner.dequantised_once
     trained = estimate.seat_parameters

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tuners.needs import LIBRARIES, SLACK, SLACK_OF_SEVERAL
+from tuners.needs import DIFFERING, LIBRARIES, SLACK, SLACK_OF_DIFFERING
 
 _DEVIATIONS = 3.0
 """Standard deviations over the mean that a step's tokens are foreseen to reach."""
@@ -103,8 +103,9 @@ class Foresight:
 
     def _token(self, loads: Collection[Load], *, several: bool) -> float:
         """Bytes that a token of a step takes, on average, where the step has one forward or `several`."""
-        slack = (SLACK_OF_SEVERAL if several else SLACK)[self._device.type]
         tokens = sum(load.tokens for load in loads)
+        differ = several or _differing_bytes(loads) > DIFFERING
+        slack = (SLACK_OF_DIFFERING if differ else SLACK)[self._device.type]
         found = sum(load.tokens * (slack * load.token_bytes + load.states_bytes) for load in loads)
         return found / tokens if tokens else 0.0
 
@@ -112,6 +113,13 @@ class Foresight:
 def _most(loads: Collection[Load]) -> float:
     """Tokens that a step of all seats is foreseen to reach."""
     return sum(load.tokens for load in loads) + _DEVIATIONS * math.sqrt(sum(load.variance for load in loads))
+
+
+def _differing_bytes(loads: Collection[Load]) -> float:
+    """By how much a large step's tensors are foreseen to exceed an average one's."""
+    tokens = sum(load.tokens for load in loads)
+    kept = sum(load.tokens * load.token_bytes for load in loads) / tokens if tokens else 0.0
+    return (_most(loads) - tokens) * kept
 
 
 def _longest(loads: Collection[Load]) -> int:

@@ -19,6 +19,7 @@ from tuners.engine.estimate import Foresight, Kept, Load, counting_kept, step_to
 from tuners.engine.plain_attention import SHORT, Dropout, plain_attention
 from tuners.engine.streams import permutation
 from tuners.errors import NoRoomError
+from tuners.needs import SLACK, SLACK_OF_DIFFERING
 
 MIB = 1 << 20
 
@@ -84,6 +85,16 @@ def test_the_foreseen_bytes_are_those_of_the_largest_forward() -> None:
     several = foresight.footprint([load] * 2, 100)
     assert one.activations < several.activations < two.activations, "several forwards leave pieces that do not fit"
     assert foresight.footprint([load], 5).activations == pytest.approx(0.3 * several.activations)
+
+
+@pytest.mark.parametrize(("deviation", "slack"), [(0, SLACK), (100, SLACK), (120, SLACK_OF_DIFFERING)])
+def test_steps_that_differ_by_much_leave_holes_that_the_next_does_not_fit_into(
+    deviation: float, slack: dict[str, float]
+) -> None:
+    # 3 deviations are 60 and 72 MB.
+    load = Load(bank=0, bank_8bit=0, tokens=1000, variance=deviation**2, longest=500, token_bytes=2e5)
+    found = Foresight(torch.device("cpu")).footprint([load], 8192).activations
+    assert found == pytest.approx((1000 + 3 * deviation) * 2e5 * slack["cpu"])
 
 
 def test_a_limit_lets_through_what_is_foreseen_to_stay_within_it() -> None:
