@@ -262,11 +262,15 @@ class Desk:
         if self._closing or here.base.released:
             return Orders(drop=drop, close=True)
         take = []
-        while here.base.line and here.has_room() and not self._waives(here):
+        while here.base.line and here.has_room():
+            if self._waives(here):
+                break
             name, seat = here.base.line.popitem(last=False)
             seat.pack = here
             here.seats[name] = seat
             take.append(seat.order)
+        else:
+            here.waived = False
         return Orders(take=tuple(take), drop=drop)
 
     def _waives(self, here: _Pack) -> bool:

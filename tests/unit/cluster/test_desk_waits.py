@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.unit.cluster.at_the_desk import desk_with, order, report, run
+from tunery.cluster import desk as desk_module
 from tunery.cluster.messages import (
     Orders,
     Progressed,
@@ -104,6 +107,26 @@ def test_a_seat_is_left_to_a_pack_with_fewer_for_a_moment_only() -> None:
         await desk.open_pack("q", base="b", capacity=2)  # in a long step
         await desk.join(order(1))
         assert (await asyncio.wait_for(desk.visit("p", busy, [], wait_s=60), 30)).take == (order(1),)
+
+    run(test())
+
+
+def test_who_has_left_a_seat_to_another_waits_as_long_as_ever_when_that_has_taken_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(desk_module, "WAIVED_S", 0.0)
+
+    async def test() -> None:
+        desk, busy, _ = await desk_with(0, capacity=2)
+        empty = await desk.open_pack("q", base="b", capacity=2)
+        await desk.join(order(1))
+        assert await desk.visit("p", busy, []) == Orders(), "it is left to the other"
+        assert (await desk.visit("q", empty, [])).take == (order(1),)
+        waiting = asyncio.create_task(desk.visit("p", busy, [], wait_s=10))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
 
     run(test())
 
