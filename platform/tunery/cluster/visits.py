@@ -8,8 +8,8 @@ from tunery.cluster.messages import Orders, PackMessage, Progressed
 from tunery.cluster.remote_desk import RemoteDesk
 
 WATCH_S = 1.0
-"""For which a visit waits for something to do while the pack trains. Each costs the processor that steps are computed
-on some milliseconds, so that ten a second would slow them by some percent on a small machine."""
+"""For which a visit waits for something to do while the pack trains. Each costs the cores that steps are computed on a
+millisecond or two, here and at the desk: ten a second would slow them by a percent or two on a small machine."""
 IDLE_S = 5.0
 """The same while nobody is seated."""
 
